@@ -1,0 +1,39 @@
+# make demo | test | lint | types: each makes .venv first, once, from requirements.lock.
+# Python is the first of these that is 3.11 to 3.13 and can make environments; PYTHON=/path/to/python names another.
+
+USABLE := import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c '$(USABLE)' 2>/dev/null && echo $$python && break; done)
+PIP := .venv/bin/python -m pip -qq --disable-pip-version-check
+
+.PHONY: demo test lint types lock
+
+demo: .venv/installed
+	@.venv/bin/diffusion-infill demo
+
+test: .venv/installed
+	.venv/bin/python -m pytest
+
+lint: .venv/installed
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+types: .venv/installed
+	.venv/bin/pyright --pythonpath .venv/bin/python
+
+.venv/installed: requirements.lock pyproject.toml
+	@"$(PYTHON)" -c '$(USABLE)' 2>/dev/null || { echo >&2 "Python must be 3.11 to 3.13 and able to make environments;" \
+	"got '$(PYTHON)'. Debian, Ubuntu: apt install python3-venv. Elsewhere: make PYTHON=/path/to/python3.12."; exit 1; }
+	@echo "Making .venv with $(PYTHON) from requirements.lock: some minutes, once."
+	@"$(PYTHON)" -m venv .venv
+	@$(PIP) install --requirement requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# The newest versions that pyproject.toml allows, but for torch, which is pinned here.
+lock:
+	"$(PYTHON)" -m venv --clear build/lock
+	build/lock/bin/python -m pip -qq install '.[all,dev]' torch==2.13.0
+	{ head -1 requirements.lock; build/lock/bin/python -m pip freeze --all --exclude pip --exclude dspy-diffusion-infill \
+	| sed 's/+[a-z0-9.]*$$//'; } > build/requirements.lock
+	mv build/requirements.lock requirements.lock

@@ -1,0 +1,31 @@
+"""What every test starts from: no settings of the user's, no network, a cache of its own; and real data where it lies."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+_cache = tempfile.TemporaryDirectory(prefix="diffusion-infill-tests-")
+os.environ.pop("DIFFUSION_INFILL_URL", None)
+os.environ |= {
+    "DSPY_CACHEDIR": _cache.name,  # read when dspy is imported
+    "HF_HUB_OFFLINE": "1",
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else litellm fetches prices when imported
+}
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data: DIFFUSION_INFILL_DATA, else ../shared/data beside the repository.
+
+    A test that asks for it skips where there is none, or fails if DIFFUSION_INFILL_REQUIRE_DATA is set.
+    """
+    beside = Path(__file__).parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("DIFFUSION_INFILL_DATA") or beside)
+    if folder.is_dir():
+        return folder
+    reason = f"needs real data in {folder}; DIFFUSION_INFILL_DATA names another folder"
+    if os.environ.get("DIFFUSION_INFILL_REQUIRE_DATA"):
+        pytest.fail(reason)
+    pytest.skip(reason)
