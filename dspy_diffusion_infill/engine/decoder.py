@@ -1,0 +1,101 @@
+"""A decoder-only transformer run without its causal mask: the body of LLaDA and Dream."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from dspy_diffusion_infill.engine.checkpoint import weight_files
+from dspy_diffusion_infill.engine.vocabulary import Vocabulary
+from dspy_diffusion_infill.errors import ModelError
+
+
+class BidirectionalDecoder:
+    """A mask predictor made of a transformers causal-LM class whose config says `is_causal=False`.
+
+    Args:
+        network: The transformers model, with `model` and `lm_head`. Set to evaluation, gradients off.
+        vocabulary: Tokenizer and chat format.
+        name: Identifies weights and precision.
+    """
+
+    def __init__(self, network: PreTrainedModel, vocabulary: Vocabulary, name: str) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.vocabulary = vocabulary
+        self.name = name
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.network.device
+
+    @property
+    def context_length(self) -> int:
+        """The longest sequence the model was made for, in tokens."""
+        return self.network.config.max_position_embeddings
+
+    @property
+    def mask_token_id(self) -> int:
+        """The absorbing state."""
+        return self.vocabulary.mask_token_id
+
+    @property
+    def banned_ids(self) -> frozenset[int]:
+        """Ids that stand for no text."""
+        return self.vocabulary.banned_ids
+
+    def logits(self, ids: Tensor, attention_mask: Tensor, wanted: Tensor) -> Tensor:
+        """Score the vocabulary at the wanted positions; the head runs on no other."""
+        # A mask tensor, even one that masks nothing, keeps attention from its fastest kernel.
+        padding = None if attention_mask.all() else attention_mask
+        hidden = self.network.model(input_ids=ids, attention_mask=padding, use_cache=False).last_hidden_state
+        return self.network.lm_head(hidden[wanted]).float()
+
+
+def read_network(
+    folder: Path,
+    architecture: type[PreTrainedModel],
+    config: PreTrainedConfig,
+    *,
+    key_mapping: dict[str, str] | None,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> PreTrainedModel:
+    """Read safetensors weights into a transformers class; every weight must find its place.
+
+    Args:
+        folder: Of the checkpoint.
+        architecture: The transformers class.
+        config: Its config.
+        key_mapping: The checkpoint's weight names, as regular expressions, to the class's; None if equal.
+        device: Where the weights go.
+        dtype: Precision of the computation.
+
+    Raises:
+        ModelError: If a file is broken, or a weight is missing, left over or of another shape.
+    """
+    weight_files(folder)
+    try:
+        network, report = architecture.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
+            folder,
+            config=config,
+            key_mapping=key_mapping,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise ModelError(f"The weights in {str(folder)!r} cannot be read: {error}") from error
+    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if keys := sorted(map(str, report[what])):
+            raise ModelError(
+                f"The weights in {str(folder)!r} must fit {architecture.__name__} exactly; "
+                f"{what.removesuffix('_keys')}: {', '.join(keys[:3])} and {len(keys) - 1} others."
+            )
+    return network.to(device)

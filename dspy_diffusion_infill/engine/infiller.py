@@ -1,0 +1,86 @@
+"""A masked diffusion LM as an infiller: canvases of text in, texts out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dspy_diffusion_infill.engine.denoise import Decoding, Filled, infill
+from dspy_diffusion_infill.engine.model import TextModel
+from dspy_diffusion_infill.engine.vocabulary import Layout, check_length
+from dspy_diffusion_infill.prompts.canvas import Canvas, Denoising, Filling
+
+
+class DiffusionInfiller:
+    """Fills canvases with a model in this process; an `Infiller`.
+
+    Only the masked parts are written: the text around them goes in, and never comes out again. End-of-text,
+    header and mask tokens are banned inside a masked part.
+
+    Args:
+        model: From `load`.
+        denoising: How masks are turned into text. Its `num_candidates` is for the caller's use.
+
+    Example:
+        >>> from dspy_diffusion_infill.prompts.canvas import Masked, Message
+        >>> canvas = Canvas((Message("system", ("Rate the text", Masked(4), ".")),))
+        >>> infiller = DiffusionInfiller(load("embedded"))  # doctest: +SKIP
+        >>> infiller.infill([canvas], num_candidates=1, seed=0)[0][0].texts  # doctest: +SKIP
+        (' from 1 to 5',)
+    """
+
+    def __init__(self, model: TextModel, denoising: Denoising = Denoising()) -> None:  # noqa: B008  (frozen)
+        self.model = model
+        self.denoising = denoising
+
+    @property
+    def name(self) -> str:
+        """Identifies weights, precision and the settings that change the fillings."""
+        how = self.denoising
+        return (
+            f"{self.model.name}?steps={how.steps}&temperature={how.temperature:g}&remasking={how.remasking}"
+        )
+
+    @property
+    def context_length(self) -> int:
+        """The most tokens a canvas may have."""
+        return self.model.context_length
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """Character range (start, end) of each token of `text`, in order; no special tokens."""
+        return self.model.vocabulary.offsets(text)
+
+    def num_tokens(self, canvas: Canvas) -> int:
+        """Tokens of the whole canvas, masks and chat template included."""
+        return len(self._lay_out(canvas).ids)
+
+    def infill(self, canvases: Sequence[Canvas], *, num_candidates: int, seed: int) -> list[list[Filling]]:
+        """Fill every canvas `num_candidates` times.
+
+        Args:
+            canvases: What to fill. Their fillings do not depend on one another.
+            num_candidates: Fillings of each.
+            seed: Of the token choice.
+
+        Raises:
+            CanvasError: If a canvas is longer than the model's context.
+        """
+        layouts = [self._lay_out(canvas) for canvas in canvases]
+        for layout in layouts:
+            check_length(len(layout.ids), self.context_length)
+        filled = infill(
+            self.model,
+            [layout.ids for layout in layouts],
+            num_candidates=num_candidates,
+            decoding=Decoding(denoising=self.denoising),
+            seed=seed,
+        )
+        return [[self._read(layout, one) for one in row] for layout, row in zip(layouts, filled, strict=True)]
+
+    def _lay_out(self, canvas: Canvas) -> Layout:
+        return self.model.vocabulary.lay_out((*canvas.messages, *canvas.context))
+
+    def _read(self, layout: Layout, filled: Filled) -> Filling:
+        texts = tuple(
+            self.model.vocabulary.decode(filled.ids[part.start : part.stop]) for part in layout.masked
+        )
+        return Filling(texts, filled.log_likelihood, filled.num_passes)

@@ -1,0 +1,179 @@
+"""What the engine asks of a masked diffusion LM, and how one is loaded."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from dspy_diffusion_infill.engine import checkpoint, llada
+from dspy_diffusion_infill.engine.vocabulary import Vocabulary
+from dspy_diffusion_infill.errors import ModelError, SettingsError
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@runtime_checkable
+class MaskPredictor(Protocol):
+    """Scores every token for the masked positions of a batch of canvases, from both sides.
+
+    Obligation: a row's logits depend on that row alone, wherever it stands in a batch and however it is
+    padded (up to rounding).
+    """
+
+    @property
+    def name(self) -> str:
+        """Identifies the weights and the precision they are computed in."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are, and where `logits` wants its arguments."""
+        ...
+
+    @property
+    def context_length(self) -> int:
+        """The most tokens a row may have."""
+        ...
+
+    @property
+    def mask_token_id(self) -> int:
+        """The absorbing state."""
+        ...
+
+    @property
+    def banned_ids(self) -> frozenset[int]:
+        """Ids that stand for no text; never committed inside a window."""
+        ...
+
+    def logits(self, ids: Tensor, attention_mask: Tensor, wanted: Tensor) -> Tensor:
+        """Score the vocabulary at the wanted positions only.
+
+        Args:
+            ids: Token ids, [rows, length], right-padded.
+            attention_mask: bool, [rows, length]; False on padding.
+            wanted: bool, [rows, length]; True where logits are wanted.
+
+        Returns:
+            float32, [number of wanted positions, vocabulary], rows first, then positions from left to right.
+        """
+        ...
+
+
+@runtime_checkable
+class TextModel(MaskPredictor, Protocol):
+    """A mask predictor that knows how text becomes token ids."""
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Tokenizer and chat format of the checkpoint."""
+        ...
+
+
+class ToyModel:
+    """A mask predictor with a planted answer, for tests.
+
+    At position i it prefers `answer[i]`; the position it is surest of is not the first, nor are the others in
+    reading order, so that a sampler that ignores confidence is found out.
+
+    Args:
+        answer: Token ids, [length]; rows may be shorter, not longer.
+        vocab_size: Ids are 0 to `vocab_size` - 1.
+        mask_token_id: The absorbing state.
+
+    Example:
+        >>> toy = ToyModel(answer=torch.tensor([5, 6, 7]), vocab_size=9, mask_token_id=8)
+        >>> canvas = torch.tensor([[5, 8, 8]])
+        >>> toy.logits(canvas, canvas >= 0, canvas == 8).argmax(-1).tolist()
+        [6, 7]
+    """
+
+    name = "toy"
+    device = torch.device("cpu")
+
+    def __init__(self, answer: Tensor, vocab_size: int, mask_token_id: int) -> None:
+        self.answer = answer
+        self.context_length = len(answer)
+        self.vocab_size = vocab_size
+        self.mask_token_id = mask_token_id
+        self.banned_ids = frozenset({mask_token_id})
+
+    def logits(self, ids: Tensor, attention_mask: Tensor, wanted: Tensor) -> Tensor:
+        """One peak a position, its height a scrambled function of the position."""
+        position = wanted.nonzero()[:, 1]
+        height = 2.0 + (position * 7 + 3) % 11 / 5
+        return torch.zeros(len(position), self.vocab_size).scatter_(
+            1, self.answer[position, None], height[:, None]
+        )
+
+
+_loaded: weakref.WeakValueDictionary[tuple[str, str], TextModel] = weakref.WeakValueDictionary()
+_loading = threading.Lock()
+
+
+def load(source: str, device: str = "auto", dtype: Dtype = "auto", revision: str | None = None) -> TextModel:
+    """Load a masked diffusion LM.
+
+    Weights already in memory (same files, device and precision) are shared. Remote code is never run.
+
+    Args:
+        source: "embedded", a folder, or a hub id such as "GSAI-ML/LLaDA-8B-Instruct".
+        device: A torch device, or "auto": CUDA, then MPS, then CPU.
+        dtype: Precision of the computation; "auto" is float32 on CPU, bfloat16 elsewhere.
+        revision: Branch, tag or commit on the hub.
+
+    Raises:
+        ModelError: If there is no such checkpoint, it is broken, or its architecture is not supported.
+        SettingsError: If `device` or `dtype` is not known.
+    """
+    where = _device(device)
+    precision = _dtype(dtype, where)
+    folder = checkpoint.find_folder(source, revision)
+    family = _family(checkpoint.read_config(folder))
+    label = folder.resolve().name if Path(source).is_dir() else source
+    name = f"{label}@{checkpoint.fingerprint(folder)}:{str(precision).removeprefix('torch.')}"
+    with _loading:
+        model = _loaded.get((name, str(where)))
+        if model is None:
+            model = _loaded[name, str(where)] = family(folder, name=name, device=where, dtype=precision)
+        return model
+
+
+def _family(config: dict[str, Any]) -> Callable[..., TextModel]:
+    """Which module loads this architecture."""
+    found = config.get("model_type")
+    if found == "llada" or (found == "llama" and config.get("is_causal") is False):
+        return llada.load
+    why = ' without "is_causal": false, a causal model' if found == "llama" else ""
+    raise ModelError(
+        f"model_type must be 'llada', or 'llama' with \"is_causal\": false; config.json says {found!r}{why}. "
+        "Only masked diffusion LMs can infill."
+    )
+
+
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        device = (
+            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        )
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise SettingsError(
+            f"device must be 'auto' or a torch device such as 'cuda:0'; got {device!r}."
+        ) from error
+
+
+def _dtype(dtype: str, device: torch.device) -> torch.dtype:
+    if dtype == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    if dtype not in _DTYPES:
+        raise SettingsError(f"dtype must be 'auto', {', '.join(map(repr, _DTYPES))}; got {dtype!r}.")
+    return _DTYPES[dtype]

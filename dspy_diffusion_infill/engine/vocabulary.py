@@ -1,0 +1,175 @@
+"""Text to token ids and back, and how a model family writes a conversation.
+
+What a user wrote is text, whatever it looks like: a literal `<|mdm_mask|>` becomes ordinary tokens. Special
+tokens enter a sequence by id alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from tokenizers import Tokenizer
+
+from dspy_diffusion_infill.errors import CanvasError, ModelError
+from dspy_diffusion_infill.prompts.canvas import Masked, Message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatFormat:
+    """The special tokens of a model family, by their strings, and where they go in a conversation."""
+
+    mask: str
+    """The absorbing state."""
+    stops: tuple[str, ...]
+    """Tokens that end a generated answer."""
+    start: tuple[str, ...] = ()
+    """Opens the sequence."""
+    header: tuple[str, str] | None = None
+    """Before and after the role of a turn; None when roles are not written."""
+    header_text: str = ""
+    """Text between header and content."""
+    end: tuple[str, ...] = ()
+    """Closes a turn."""
+
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        """Every special token that the format needs."""
+        return (self.mask, *self.stops, *self.start, *(self.header or ()), *self.end)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A conversation as token ids, and where its masked parts lie."""
+
+    ids: list[int]
+    masked: tuple[range, ...]
+    contents: tuple[range, ...] = ()
+    """Where the content of each turn lies, without header and end."""
+
+
+class Vocabulary:
+    """A tokenizer with a chat format: lays conversations out as token ids.
+
+    Args:
+        tokenizer: Of the checkpoint. Not modified.
+        chat: The format of the checkpoint's family.
+        num_ids: Rows of the checkpoint's embedding.
+
+    Raises:
+        ModelError: If a special token of the format is missing, or the tokenizer has more ids than the model.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, chat: ChatFormat, num_ids: int) -> None:
+        ids = tokenizer.get_vocab(with_added_tokens=True)
+        if missing := [token for token in chat.special_tokens if token not in ids]:
+            raise ModelError(
+                f"The tokenizer must hold {', '.join(chat.special_tokens)}; it lacks {', '.join(missing)}."
+            )
+        if max(ids.values()) >= num_ids:
+            raise ModelError(
+                f"The tokenizer's ids must be below {num_ids}, the model's vocabulary; got {max(ids.values())}. "
+                "Tokenizer and weights are of two different checkpoints."
+            )
+        self.chat = chat
+        self.num_ids = num_ids
+        self.mask_token_id: int = ids[chat.mask]
+        self.stop_ids = frozenset(ids[token] for token in chat.stops)
+        special = {id_ for id_, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+        special |= {ids[token] for token in chat.special_tokens}
+        self.banned_ids = frozenset(range(num_ids)) - (frozenset(ids.values()) - special)
+        """Ids that stand for no text: special tokens, and rows of the embedding without a token."""
+        self._ids = {token: ids[token] for token in chat.special_tokens}
+        self._text = _text_only(tokenizer, special)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text; special tokens typed in it are text."""
+        return self._text.encode(text, add_special_tokens=False).ids
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """Character range (start, end) of each token of `text`, in order."""
+        return self._text.encode(text, add_special_tokens=False).offsets
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids that stand for text, leading spaces included."""
+        return self._text.decode(list(ids), skip_special_tokens=False)
+
+    def lay_out(self, messages: Sequence[Message], *, answer_tokens: int = 0) -> Layout:
+        """Write a conversation as the model was taught to read it, masks by id.
+
+        Contents are trimmed at both ends, as the family's own template does.
+
+        Args:
+            messages: The turns, in reading order.
+            answer_tokens: If not 0, an assistant turn of that many mask tokens is opened at the end.
+        """
+        ids = [self._ids[token] for token in self.chat.start]
+        masked: list[range] = []
+        contents: list[range] = []
+        for message in messages:
+            ids += self._header(message.role)
+            start = len(ids) + len(self.encode(self.chat.header_text))
+            for part in _joined((self.chat.header_text, *_trimmed(message.parts))):
+                if isinstance(part, Masked):
+                    masked.append(range(len(ids), len(ids) + part.num_tokens))
+                    ids += [self.mask_token_id] * part.num_tokens
+                else:
+                    ids += self.encode(part)
+            contents.append(range(start, len(ids)))
+            ids += [self._ids[token] for token in self.chat.end]
+        if answer_tokens:
+            ids += self._header("assistant") + self.encode(self.chat.header_text)
+            masked.append(range(len(ids), len(ids) + answer_tokens))
+            ids += [self.mask_token_id] * answer_tokens
+        return Layout(ids, tuple(masked), tuple(contents))
+
+    def _header(self, role: str) -> list[int]:
+        if self.chat.header is None:
+            return []
+        before, after = self.chat.header
+        return [self._ids[before], *self.encode(role), self._ids[after]]
+
+
+def check_length(num_tokens: int, context_length: int) -> None:
+    """Refuse a canvas that the model cannot see whole.
+
+    Raises:
+        CanvasError: If it is longer than the context.
+    """
+    if num_tokens > context_length:
+        raise CanvasError(
+            f"A canvas must have at most {context_length} tokens, the model's context; got {num_tokens}. "
+            "Shorten the instructions, show fewer examples, or take a model with a longer context."
+        )
+
+
+def _text_only(tokenizer: Tokenizer, special: set[int]) -> Tokenizer:
+    """The same tokenizer without special tokens, padding or truncation; offsets keep leading spaces."""
+    spec = json.loads(tokenizer.to_str())
+    spec["added_tokens"] = [token for token in spec["added_tokens"] if token["id"] not in special]
+    spec |= {"post_processor": None, "padding": None, "truncation": None}
+    return Tokenizer.from_str(json.dumps(spec))
+
+
+def _trimmed(parts: Sequence[str | Masked]) -> Iterator[str | Masked]:
+    for index, part in enumerate(parts):
+        if isinstance(part, str):
+            part = part.lstrip() if index == 0 else part
+            part = part.rstrip() if index == len(parts) - 1 else part
+        yield part
+
+
+def _joined(parts: Sequence[str | Masked]) -> Iterator[str | Masked]:
+    """Neighbouring texts become one, so that they are tokenized as they read."""
+    text = ""
+    for part in parts:
+        if isinstance(part, str):
+            text += part
+            continue
+        if text:
+            yield text
+        text = ""
+        yield part
+    if text:
+        yield text
