@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dspy_diffusion_infill.engine.denoise import Decoding, Filled, infill
+from dspy_diffusion_infill.engine.denoise import infill
 from dspy_diffusion_infill.engine.model import TextModel
+from dspy_diffusion_infill.engine.reverse import Decoding, Filled
 from dspy_diffusion_infill.engine.vocabulary import Layout, check_length
 from dspy_diffusion_infill.prompts.canvas import Canvas, Denoising, Filling
 

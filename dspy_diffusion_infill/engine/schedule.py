@@ -39,11 +39,11 @@ def commit_counts(num_masked: int, num_steps: int | None = None) -> list[int]:
 
 
 def block_counts(
-    num_masked: int, num_steps: int | None = None, block_tokens: int | None = None
+    num_masked: int, num_steps: int | None = None, block_length: int | None = None
 ) -> list[list[int]]:
     """Plan semi-autoregressive denoising: the commits of each step, block by block from left to right.
 
-    Blocks hold `block_tokens` masked tokens each, the last one what is left; the steps are spread over the
+    Blocks hold `block_length` masked tokens each, the last one what is left; the steps are spread over the
     blocks as evenly as they go, at least one to each.
 
     Source: semi-autoregressive remasking, LLaDA (arXiv:2502.09992), App. B.4. Differs in counting masked
@@ -52,23 +52,23 @@ def block_counts(
     Args:
         num_masked: Tokens to commit in all.
         num_steps: Denoising steps over all blocks; None for one per token.
-        block_tokens: Masked tokens per block; None for one block.
+        block_length: Masked tokens per block; None for one block.
 
     Raises:
         SettingsError: If a number is below one.
 
     Example:
-        >>> block_counts(10, 5, block_tokens=4)
+        >>> block_counts(10, 5, block_length=4)
         [[2, 2], [2, 2], [2]]
     """
-    if block_tokens is not None and block_tokens < 1:
-        raise SettingsError(f"block_tokens must be at least 1, or None; got {block_tokens}.")
-    sizes = _block_sizes(num_masked, block_tokens or num_masked)
+    if block_length is not None and block_length < 1:
+        raise SettingsError(f"block_length must be at least 1, or None; got {block_length}.")
+    sizes = _block_sizes(num_masked, block_length or num_masked)
     if num_steps is None:
         return [commit_counts(size) for size in sizes]
     steps = commit_counts(max(num_steps, len(sizes)), len(sizes))
     return [commit_counts(size, share) for size, share in zip(sizes, steps, strict=True)]
 
 
-def _block_sizes(num_masked: int, block_tokens: int) -> Sequence[int]:
-    return [min(block_tokens, num_masked - start) for start in range(0, num_masked, block_tokens)]
+def _block_sizes(num_masked: int, block_length: int) -> Sequence[int]:
+    return [min(block_length, num_masked - start) for start in range(0, num_masked, block_length)]

@@ -69,7 +69,7 @@ class Vocabulary:
             )
         if max(ids.values()) >= num_ids:
             raise ModelError(
-                f"The tokenizer's ids must be below {num_ids}, the model's vocabulary; got {max(ids.values())}. "
+                f"The tokenizer's ids must be below {num_ids}, the rows of weights; got {max(ids.values())}. "
                 "Tokenizer and weights are of two different checkpoints."
             )
         self.chat = chat

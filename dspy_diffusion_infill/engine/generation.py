@@ -1,0 +1,45 @@
+"""How a masked diffusion LM writes an answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from dspy_diffusion_infill.engine.reverse import Decoding
+from dspy_diffusion_infill.errors import SettingsError
+from dspy_diffusion_infill.prompts.canvas import Denoising, Remasking
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """How an answer is written, beside its length and temperature.
+
+    Example:
+        >>> Generation(steps=16).block_length
+        32
+    """
+
+    steps: int | None = None
+    """Denoising steps per answer; None: one per token."""
+    block_length: int = 32
+    """Tokens per semi-autoregressive block; blocks are denoised from left to right."""
+    threshold: float | None = 0.9
+    """Commit every token at least this probable at once (Fast-dLLM's parallel decoding); None: never."""
+    remasking: Remasking = "low_confidence"
+    """Which tokens a step commits."""
+    seed: int = 0
+    """Of the token choice, where a request does not say."""
+
+    def __post_init__(self) -> None:
+        if self.block_length < 1:
+            raise SettingsError(f"block_length must be at least 1; got {self.block_length}.")
+        self.decoding(0.0, frozenset())
+
+    def decoding(self, temperature: float, stop_ids: frozenset[int]) -> Decoding:
+        """The engine's settings for one request."""
+        how = Denoising(steps=self.steps, temperature=temperature, remasking=self.remasking)
+        return Decoding(
+            denoising=how, block_length=self.block_length, threshold=self.threshold, stop_ids=stop_ids
+        )
+
+    def __str__(self) -> str:
+        return "&".join(f"{field.name}={getattr(self, field.name)}" for field in fields(self))

@@ -1,0 +1,158 @@
+"""One batch of the reverse process: rows of token ids whose masks are committed step by step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from dspy_diffusion_infill.engine.model import MaskPredictor
+from dspy_diffusion_infill.engine.schedule import block_counts
+from dspy_diffusion_infill.errors import SettingsError
+from dspy_diffusion_infill.prompts.canvas import Denoising
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoding:
+    """How masks are committed, in every detail."""
+
+    denoising: Denoising = Denoising()  # noqa: RUF009  (frozen)
+    """Steps, temperature and remasking."""
+    block_length: int | None = None
+    """Masked tokens per semi-autoregressive block, left to right; None for one block."""
+    threshold: float | None = None
+    """Beside the step's quota, commit every token at least this probable, in (0, 1]; None: quota alone."""
+    stop_ids: frozenset[int] = frozenset()
+    """Tokens that end an answer: allowed here, and what follows the first one is not computed."""
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None and not 0 < self.threshold <= 1:
+            raise SettingsError(f"threshold must be above 0 and at most 1, or None; got {self.threshold}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One canvas to be filled once."""
+
+    ids: Sequence[int]
+    """Token ids, with the model's mask token where text is wanted."""
+    seed: int
+    """Of this task's own random numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """A canvas without masks."""
+
+    ids: list[int]
+    log_likelihood: float
+    """Sum over commits of the log probability among allowed tokens when committed, in nats."""
+    num_passes: int
+    """Forward passes that this canvas took part in."""
+
+
+class Rows:
+    """The unfinished rows of a batch. Tensors are [rows, length] unless said otherwise."""
+
+    def __init__(self, model: MaskPredictor, tasks: list[Task], decoding: Decoding) -> None:
+        self.model = model
+        self.decoding = decoding
+        device = model.device
+        self.task = list(range(len(tasks)))
+        self.lengths = [len(task.ids) for task in tasks]
+        self.ids = pad_sequence([torch.tensor(task.ids) for task in tasks], batch_first=True).to(device)
+        lengths = torch.tensor(self.lengths, device=device)
+        self.attention_mask = torch.arange(self.ids.shape[1], device=device) < lengths[:, None]
+        self.masked = (self.ids == model.mask_token_id) & self.attention_mask
+        self.fillable = self.masked.clone()
+        block_length = decoding.block_length or self.ids.shape[1]
+        self.block = (self.masked.cumsum(1) - 1).clamp(min=0) // block_length
+        steps = decoding.denoising.steps
+        self.counts = [block_counts(int(n), steps, decoding.block_length) for n in self.masked.sum(1)]
+        self.noise = [torch.Generator(_noise_device(device)).manual_seed(task.seed) for task in tasks]
+        self.log_likelihood = [0.0] * len(tasks)
+        self.num_passes = 0
+        self.banned = torch.tensor(sorted(model.banned_ids - decoding.stop_ids), device=device)
+        self.stops = torch.tensor(sorted(decoding.stop_ids), device=device)
+
+    def step(self) -> None:
+        """One forward pass; commits at least one token in every row."""
+        first_open = torch.where(self.masked, self.block, self.block.max() + 1).amin(1, keepdim=True)
+        eligible = self.masked & (self.block == first_open)
+        logits = self.model.logits(self.ids, self.attention_mask, eligible)
+        logits[:, self.banned] = -math.inf
+        per_row = eligible.sum(1).tolist()
+        tokens = self._choose(logits, per_row)
+        log_probs = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(1)
+        commit = self._surest(eligible, self._confidence(log_probs, per_row), first_open[:, 0].tolist())
+        if self.decoding.threshold is not None:
+            commit |= _spread(log_probs, eligible, -math.inf) >= math.log(self.decoding.threshold)
+        self.ids = torch.where(commit, _spread(tokens, eligible, 0), self.ids)
+        self.masked = self.masked & ~commit
+        gained = torch.where(commit, _spread(log_probs, eligible, 0.0), 0.0).sum(1).tolist()
+        self.log_likelihood = [total + gain for total, gain in zip(self.log_likelihood, gained, strict=True)]
+        self.num_passes += 1
+
+    def take_finished(self) -> Iterator[tuple[int, Filled]]:
+        """Hand out the rows that nothing remains to be computed for, by task index, and drop them."""
+        stopped = (self.fillable & ~self.masked & torch.isin(self.ids, self.stops)).cumsum(1) > 0
+        unfinished = (self.masked & ~stopped).any(1)
+        if unfinished.all():
+            return
+        for row in (~unfinished).nonzero()[:, 0].tolist():
+            # What is still masked follows a stop token, and reads as one.
+            filler = min(self.decoding.stop_ids, default=0)
+            ids = self.ids[row].masked_fill(self.masked[row], filler)[: self.lengths[row]].tolist()
+            yield self.task[row], Filled(ids, self.log_likelihood[row], self.num_passes)
+        self._keep(unfinished)
+
+    def _keep(self, rows: Tensor) -> None:
+        for name in ("ids", "attention_mask", "masked", "fillable", "block"):
+            setattr(self, name, getattr(self, name)[rows])
+        kept = rows.nonzero()[:, 0].tolist()
+        for name in ("task", "lengths", "counts", "noise", "log_likelihood"):
+            setattr(self, name, [getattr(self, name)[row] for row in kept])
+
+    def _choose(self, logits: Tensor, per_row: list[int]) -> Tensor:
+        """A token for each scored position: the likeliest, or one drawn by the Gumbel-max trick."""
+        temperature = self.decoding.denoising.temperature
+        if temperature == 0:
+            return logits.argmax(1)
+        chosen = []
+        for scores, noise in zip(logits.split(per_row), self.noise, strict=True):
+            # float64: lower precision changes the temperature in effect (arXiv:2409.02908).
+            scores = scores.to(noise.device, torch.float64)
+            uniform = torch.rand(scores.shape, dtype=torch.float64, device=noise.device, generator=noise)
+            chosen.append((scores / temperature - (-uniform.log()).log()).argmax(1))
+        return torch.cat(chosen).to(logits.device)
+
+    def _confidence(self, log_probs: Tensor, per_row: list[int]) -> Tensor:
+        """How early each scored position is to be committed."""
+        if self.decoding.denoising.remasking == "low_confidence":
+            return log_probs
+        drawn = [
+            torch.rand(n, device=g.device, generator=g) for n, g in zip(per_row, self.noise, strict=True)
+        ]
+        return torch.cat(drawn).to(log_probs.device)
+
+    def _surest(self, eligible: Tensor, confidence: Tensor, block: list[int]) -> Tensor:
+        """The step's quota of eligible positions in each row, surest first."""
+        quota = [counts[current].pop(0) for counts, current in zip(self.counts, block, strict=True)]
+        order = _spread(confidence, eligible, -math.inf).argsort(dim=1, descending=True, stable=True)
+        return eligible & (order.argsort(dim=1) < torch.tensor(quota, device=eligible.device)[:, None])
+
+
+def _spread(values: Tensor, where: Tensor, other: float) -> Tensor:
+    """Values laid out at the True places of `where`, and `other` elsewhere: [rows, length]."""
+    out = torch.full(where.shape, other, dtype=values.dtype, device=values.device)
+    out[where] = values
+    return out
+
+
+def _noise_device(device: torch.device) -> torch.device:
+    """Where noise is drawn: MPS has no float64."""
+    return torch.device("cpu") if device.type == "mps" else device
