@@ -1,0 +1,61 @@
+"""Rewrite parts of a DSPy program's instructions with a masked diffusion LM, and keep what measurably helps."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dspy_diffusion_infill.errors import Unscored
+    from dspy_diffusion_infill.optimizer import DiffusionInfill
+    from dspy_diffusion_infill.prompts.canvas import Canvas, Denoising, Filling, Infiller, Masked, Message
+    from dspy_diffusion_infill.prompts.compact import CompactAdapter
+    from dspy_diffusion_infill.prompts.windows import SlidingWindow
+    from dspy_diffusion_infill.search.budget import Budget
+    from dspy_diffusion_infill.search.selection import Selection
+    from dspy_diffusion_infill.serving.client import RemoteInfiller
+
+_HOMES = {
+    "Budget": "search.budget",
+    "Canvas": "prompts.canvas",
+    "CompactAdapter": "prompts.compact",
+    "Denoising": "prompts.canvas",
+    "DiffusionInfill": "optimizer",
+    "Filling": "prompts.canvas",
+    "Infiller": "prompts.canvas",
+    "Masked": "prompts.canvas",
+    "Message": "prompts.canvas",
+    "RemoteInfiller": "serving.client",
+    "Selection": "search.selection",
+    "SlidingWindow": "prompts.windows",
+    "Unscored": "errors",
+}
+
+__all__ = [
+    "Budget",
+    "Canvas",
+    "CompactAdapter",
+    "Denoising",
+    "DiffusionInfill",
+    "Filling",
+    "Infiller",
+    "Masked",
+    "Message",
+    "RemoteInfiller",
+    "Selection",
+    "SlidingWindow",
+    "Unscored",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that none pays for the others."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

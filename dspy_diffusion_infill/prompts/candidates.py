@@ -1,0 +1,92 @@
+"""From fillings to candidate instructions.
+
+Pure: no dspy, no torch.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from dspy_diffusion_infill.prompts.canvas import Filling
+from dspy_diffusion_infill.prompts.windows import Window
+
+Candidate = Mapping[str, str]
+"""Instructions of every predictor, by its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A filling that was never scored, and why."""
+
+    text: str
+    reason: str
+
+
+def propose(
+    incumbent: Candidate, predictor: str, window: Window, fillings: Iterable[Filling]
+) -> tuple[list[Candidate], list[Rejected]]:
+    r"""Put each filling into the window of one predictor's instructions.
+
+    Text outside the window stays as it was, to the byte. Kept in the form that DSPy reads instructions back in
+    (`inspect.cleandoc`), so that equal candidates are equal prompts.
+
+    Args:
+        incumbent: The candidate the window was cut from. Not modified.
+        predictor: Whose instructions the window lies in.
+        window: Where the fillings go.
+        fillings: Each with one text.
+
+    Returns:
+        The candidates, the likeliest filling first, without repeats; and the fillings rejected: unchanged, empty,
+        unprintable, or such that DSPy would shift the text around them.
+
+    Example:
+        >>> fillings = [Filling(("Grade",), -2.0, 1), Filling(("Rate",), -1.0, 1), Filling(("\x00",), -3.0, 1)]
+        >>> propose({"self": "Rate it."}, "self", Window(0, 4, 1), fillings)
+        ([{'self': 'Grade it.'}], [Rejected(text='Rate', reason='unchanged'), Rejected(text='\x00', reason='unprintable')])
+    """
+    candidates: list[Candidate] = []
+    rejected: list[Rejected] = []
+    for filling in sorted(fillings, key=lambda filling: -filling.log_likelihood):
+        (text,) = filling.texts
+        instructions = inspect.cleandoc(window.replace(incumbent[predictor], text))
+        candidate = {**incumbent, predictor: instructions}
+        reason = _flaw(incumbent[predictor], window, text, instructions)
+        if reason is not None:
+            rejected.append(Rejected(text, reason))
+        elif candidate not in candidates:
+            candidates.append(candidate)
+    return candidates, rejected
+
+
+def _flaw(before: str, window: Window, filling: str, after: str) -> str | None:
+    if not all(character.isprintable() or character == "\n" for character in filling) or "\N{REPLACEMENT CHARACTER}" in filling:
+        return "unprintable"
+    if not after:
+        return "empty"
+    if after == before:
+        return "unchanged"
+    outside = len(before) - (window.end - window.start)
+    kept = after.startswith(before[: window.start]) and after.endswith(before[window.end :]) and len(after) >= outside
+    return None if kept else "shifts the text around the window"
+
+
+def changed_span(before: str, after: str) -> tuple[int, str, str]:
+    """Where two texts differ: the first differing character, and what stands between the common ends in each.
+
+    Example:
+        >>> changed_span("Rate the text.", "Rate how warm the text.")
+        (5, '', 'how warm ')
+    """
+    shorter = min(len(before), len(after))
+    start = next((n for n in range(shorter) if before[n] != after[n]), shorter)
+    rest = shorter - start
+    tail = next((n for n in range(rest) if before[-1 - n] != after[-1 - n]), rest)
+    return start, before[start : len(before) - tail], after[start : len(after) - tail]
+
+
+def key(candidate: Candidate) -> tuple[tuple[str, str], ...]:
+    """A hashable stand-in: equal candidates have equal keys."""
+    return tuple(sorted(candidate.items()))

@@ -1,0 +1,124 @@
+"""What a run may spend, and what it has spent.
+
+Pure: no dspy, no torch.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from dspy_diffusion_infill.errors import SettingsError
+
+Preset = Literal["light", "medium", "heavy"]
+CALLS_PER_EXAMPLE: dict[str, int] = {"light": 10, "medium": 30, "heavy": 80}
+"""Metric calls per validation example that each preset allows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """The most a run may spend, the base optimizer's share included. At least one cap must be set.
+
+    Example:
+        >>> Budget(metric_calls=200, seconds=600).metric_calls
+        200
+    """
+
+    metric_calls: int | None = None
+    """Program runs scored. Never overrun, at any number of threads."""
+    seconds: float | None = None
+    """Wall-clock time from the start of `compile`; overrun by at most the calls in flight."""
+    base_share: float = 0.5
+    """Share of the caps that the base optimizer may use; above 0, at most 1."""
+
+    def __post_init__(self) -> None:
+        if self.metric_calls is None and self.seconds is None:
+            raise SettingsError("A budget must set metric_calls or seconds; got neither. A run is never unlimited.")
+        if self.metric_calls is not None and self.metric_calls < 1:
+            raise SettingsError(f"metric_calls must be at least 1, or None; got {self.metric_calls}.")
+        if self.seconds is not None and not self.seconds > 0:
+            raise SettingsError(f"seconds must be above 0, or None; got {self.seconds}.")
+        if not 0 < self.base_share <= 1:
+            raise SettingsError(f"base_share must be above 0 and at most 1; got {self.base_share}.")
+
+
+def check_budget(budget: Preset | Budget) -> None:
+    """Refuse what is neither a preset nor a `Budget`."""
+    if not isinstance(budget, Budget) and budget not in CALLS_PER_EXAMPLE:
+        words = ", ".join(map(repr, CALLS_PER_EXAMPLE))
+        raise SettingsError(f"budget must be {words} or a Budget; got {budget!r}.")
+
+
+def resolve_budget(budget: Preset | Budget, num_examples: int) -> Budget:
+    """Turn a preset into caps for `num_examples` validation examples.
+
+    Raises:
+        SettingsError: If the baseline alone could not be scored.
+    """
+    if not isinstance(budget, Budget):
+        return Budget(metric_calls=CALLS_PER_EXAMPLE[budget] * num_examples)
+    if budget.metric_calls is not None and budget.metric_calls < num_examples:
+        raise SettingsError(
+            f"metric_calls must be at least the number of validation examples, {num_examples}, since the baseline "
+            f"is scored on each; got {budget.metric_calls}."
+        )
+    return budget
+
+
+class Meter:
+    """Hands out permits for metric calls, and keeps the time. Safe to share between threads.
+
+    What is granted is spent unless it is returned, so the cap on metric calls holds exactly.
+
+    Example:
+        >>> meter = Meter(Budget(metric_calls=3))
+        >>> meter.take(2), meter.take(2), meter.spent
+        (2, 1, 3)
+    """
+
+    def __init__(self, budget: Budget, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.budget = budget
+        self.spent = 0
+        self._clock = clock
+        self._start = clock()
+        self._lock = threading.Lock()
+
+    @property
+    def seconds(self) -> float:
+        """Time since the start."""
+        return self._clock() - self._start
+
+    @property
+    def spent_cap(self) -> str | None:
+        """The cap that is reached, in words; None while there is budget left."""
+        if self.budget.metric_calls is not None and self.spent >= self.budget.metric_calls:
+            return f"metric_calls: {self.budget.metric_calls}"
+        return f"seconds: {self.budget.seconds:g}" if self.out_of_time else None
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether the cap on seconds is reached."""
+        return self.budget.seconds is not None and self.seconds >= self.budget.seconds
+
+    def take(self, num_calls: int, *, share: float = 1.0) -> int:
+        """Ask for permits; as many as are left are granted.
+
+        Args:
+            num_calls: Metric calls wanted.
+            share: Of the caps, the part that this caller may use up.
+        """
+        with self._lock:
+            if self.budget.seconds is not None and self.seconds >= share * self.budget.seconds:
+                return 0
+            cap = self.budget.metric_calls
+            granted = num_calls if cap is None else max(0, min(num_calls, int(share * cap) - self.spent))
+            self.spent += granted
+            return granted
+
+    def give_back(self, num_calls: int) -> None:
+        """Return permits that were not used."""
+        with self._lock:
+            self.spent -= num_calls

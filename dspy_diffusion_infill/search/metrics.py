@@ -1,0 +1,115 @@
+"""Any DSPy metric, as one call that gives a number or says why not.
+
+Pure: no dspy, no torch.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import numbers
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dspy_diffusion_infill.errors import MetricError, SettingsError, Unscored
+
+MetricFunction = Callable[..., Any]
+"""`(example, prediction)`, with `trace` or GEPA's five arguments as far as it takes them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a metric said about one prediction."""
+
+    score: float
+    feedback: str | None = None
+
+
+class Metric:
+    """Call a metric of any shape that DSPy's optimizers accept.
+
+    It may take two, three or five arguments, be a function, a partial, or an object with `__call__`, and return a
+    number, a bool, or a `Prediction(score=..., feedback=...)`. It is always called without a trace, since many
+    metrics turn strict when they get one. Arguments beyond the first two are passed (as None) only where they have
+    no default.
+
+    Args:
+        function: The metric; higher is better.
+
+    Raises:
+        SettingsError: If it cannot be called with an example and a prediction, or is a coroutine function.
+
+    Example:
+        >>> exact = Metric(lambda example, prediction, trace=None: example == prediction)
+        >>> exact("a", "a", where="example 0")
+        Verdict(score=1.0, feedback=None)
+    """
+
+    def __init__(self, function: MetricFunction) -> None:
+        if not callable(function):
+            raise SettingsError(f"metric must be callable; got {function!r}.")
+        if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
+            raise SettingsError(f"metric must be a plain function; got the coroutine function {name_of(function)}.")
+        self.function = function
+        self._padding = (None,) * (_num_required(function) - 2)
+
+    def __call__(self, example: Any, prediction: Any, *, where: str) -> Verdict:
+        """Score one prediction.
+
+        Args:
+            example: Passed on as it is.
+            prediction: Passed on as it is.
+            where: Names the example in an error, e.g. `valset example 3`.
+
+        Raises:
+            MetricError: If the metric raised, or returned what is not a finite number.
+            Unscored: If the metric raised it.
+        """
+        try:
+            value = self.function(example, prediction, *self._padding)
+        except Unscored:
+            raise
+        except Exception as error:
+            raise MetricError(f"metric raised {type(error).__name__} on {where}: {error}") from error
+        feedback = _field(value, "feedback")
+        return Verdict(_number(value, where), None if feedback is None else str(feedback))
+
+
+def name_of(function: object) -> str:
+    """A short name for a function, a partial, or an object."""
+    return getattr(function, "__qualname__", None) or type(function).__qualname__
+
+
+def _num_required(function: MetricFunction) -> int:
+    """How many leading positional arguments must be passed: at least 2."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except ValueError:  # a builtin without a signature
+        return 2
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    takes_any = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    needs_keyword = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    if needs_keyword or (len(positional) < 2 and not takes_any):
+        raise SettingsError(
+            f"metric must be callable as metric(example, prediction); got {name_of(function)}"
+            f"({', '.join(map(str, parameters))})."
+        )
+    return max(2, sum(p.default is p.empty for p in positional))
+
+
+def _number(value: Any, where: str) -> float:
+    score = value if isinstance(value, numbers.Number) else _field(value, "score")
+    number = score if isinstance(score, numbers.Real) else None
+    if number is None and getattr(score, "ndim", None) == 0:  # numpy's and torch's scalars
+        number = score.item()
+    if not isinstance(number, numbers.Real) or not math.isfinite(number):
+        raise MetricError(
+            f"metric must return a finite number, a bool, or a Prediction with a score; got {value!r} on {where}."
+        )
+    return float(number)
+
+
+def _field(value: Any, name: str) -> Any:
+    """Read a field of a Prediction-like object; a plain mapping or tuple is no such object."""
+    return None if isinstance(value, Mapping | tuple | str) else getattr(value, name, None)

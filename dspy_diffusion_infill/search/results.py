@@ -1,0 +1,62 @@
+"""What a run leaves behind, as plain data.
+
+Pure: no dspy, no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dspy_diffusion_infill.prompts.candidates import Candidate, Rejected, changed_span
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One window, infilled and decided."""
+
+    pass_number: int
+    predictor: str
+    start: int
+    """First character of the window."""
+    before: str
+    """Text of the window."""
+    after: str | None
+    """Text that took its place; None if nothing was better."""
+    num_candidates: int
+    rejected: tuple[Rejected, ...]
+    score: float
+    """Mean score of the incumbent after the decision."""
+    gain: float
+    """What the accepted text added to the mean score; 0 if none was accepted."""
+    metric_calls: int
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the window was rewritten."""
+        return self.after is not None
+
+
+def trial_logs(trials: Sequence[Trial]) -> list[dict[str, Any]]:
+    """Every trial, in order."""
+    return [{**asdict(trial), "accepted": trial.accepted} for trial in trials]
+
+
+def candidate_programs(scores: Sequence[tuple[Candidate, float]]) -> list[dict[str, Any]]:
+    """Every candidate scored in full, the best first; of equals, the earlier one first."""
+    ranked = sorted(scores, key=lambda found: -found[1])
+    return [{"score": score, "instructions": dict(candidate)} for candidate, score in ranked]
+
+
+def changes(before: Candidate, after: Candidate) -> dict[str, dict[str, Any]]:
+    """What changed, by predictor; predictors that kept their instructions are left out.
+
+    Example:
+        >>> changes({"self": "Rate it."}, {"self": "Rate it well."})
+        {'self': {'start': 7, 'before': '', 'after': ' well'}}
+    """
+    spans: Mapping[str, tuple[int, str, str]] = {name: changed_span(before[name], after[name]) for name in after}
+    return {
+        name: {"start": start, "before": old, "after": new} for name, (start, old, new) in spans.items() if old != new
+    }

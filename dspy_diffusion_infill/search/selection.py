@@ -1,0 +1,138 @@
+"""Which candidate wins a window.
+
+Pure: no dspy, no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from dspy_diffusion_infill.errors import SettingsError
+from dspy_diffusion_infill.prompts.candidates import Candidate
+
+BLOCK = 4
+"""Examples between two looks at a race; small, so that hopeless candidates stop early."""
+TOLERANCE = 1e-9
+"""Sums of scores that differ by less are a tie."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """How candidates are compared.
+
+    Example:
+        >>> Selection(rule="full", shots=1).max_score
+        1.0
+    """
+
+    rule: Literal["race", "full"] = "race"
+    """`full` scores every candidate on every example. `race` drops a candidate as soon as it could not win even with
+    `max_score` on all examples left: the same winner for fewer metric calls."""
+    shots: int = 8
+    """Examples with reference outputs that a canvas shows the infiller; fewer if they do not fit."""
+    max_score: float = 1.0
+    """The highest score the metric can give. A higher one seen turns racing off, with a warning."""
+    max_unscored: float = 0.2
+    """Largest share of the validation examples that may go unscored before the run stops."""
+
+    def __post_init__(self) -> None:
+        if self.rule not in ("race", "full"):
+            raise SettingsError(f"rule must be 'race' or 'full'; got {self.rule!r}.")
+        if self.shots < 0:
+            raise SettingsError(f"shots must be at least 0; got {self.shots}.")
+        if not 0 <= self.max_unscored < 1:
+            raise SettingsError(f"max_unscored must be at least 0 and below 1; got {self.max_unscored}.")
+
+
+class Board(Protocol):
+    """Where a race reads scores, and asks for more."""
+
+    @property
+    def examples(self) -> Sequence[int]:
+        """The validation examples that count, in the order in which to score them."""
+        ...
+
+    def run(self, pairs: Iterable[tuple[Candidate, int]]) -> bool:
+        """Score candidates on examples, those not scored yet; False if the budget did not suffice for all."""
+        ...
+
+    def num_scored(self, candidate: Candidate) -> int:
+        """How many of the examples that count the candidate has a score on."""
+        ...
+
+    def total(self, candidate: Candidate) -> float:
+        """Sum of the candidate's scores on the examples that count, as far as it has any."""
+        ...
+
+    def highest(self) -> float:
+        """The highest score that any candidate ever had on an example."""
+        ...
+
+
+def select(candidates: Sequence[Candidate], incumbent: Candidate, board: Board, selection: Selection) -> Candidate:
+    """Find the candidate with the highest total, if it beats the incumbent's.
+
+    A tie keeps the incumbent, and among candidates the earlier one. Both rules give the same winner as long as the
+    budget lasts; when it is spent, the best of those scored in full wins.
+
+    Args:
+        candidates: In the order in which ties are decided.
+        incumbent: Scored in full already.
+        board: Scores so far; it is asked for more.
+        selection: The rule, and the highest score there is.
+    """
+    race = _Race([incumbent, *candidates], board, selection)
+    race.run()
+    return race.leader()
+
+
+class _Race:
+    def __init__(self, field: Sequence[Candidate], board: Board, selection: Selection) -> None:
+        self.field, self.board, self.selection = field, board, selection
+
+    def run(self) -> None:
+        """All run the first block; the most promising runs on to the end; the others follow block by block."""
+        num_examples = len(self.board.examples)
+        if not self._advance(self._hopeful(), BLOCK):
+            return
+        promising = max(self._hopeful(), key=self._total, default=None)
+        if promising is None or not self._advance([promising], num_examples):
+            return
+        for reach in range(2 * BLOCK, num_examples + BLOCK, BLOCK):
+            if not self._advance(self._hopeful(), reach):
+                return
+
+    def leader(self) -> Candidate:
+        """The best of those scored in full; the earlier one on a tie."""
+        return self.field[self._leader()]
+
+    def _advance(self, runners: Sequence[int], reach: int) -> bool:
+        examples = self.board.examples[:reach]
+        return self.board.run([(self.field[n], example) for n in runners for example in examples])
+
+    def _leader(self) -> int:
+        best = 0
+        for n in range(1, len(self.field)):
+            if self._left(n) == 0 and self._total(n) > self._total(best) + TOLERANCE:
+                best = n
+        return best
+
+    def _hopeful(self) -> list[int]:
+        """Those not yet scored in full that could still take the lead."""
+        return [n for n in range(1, len(self.field)) if self._left(n) and self._could_lead(n, self._leader())]
+
+    def _could_lead(self, n: int, leader: int) -> bool:
+        margin = self._total(n) + self._max_score() * self._left(n) - self._total(leader)
+        return margin > TOLERANCE or (n < leader and margin > -TOLERANCE)
+
+    def _max_score(self) -> float:
+        bounded = self.selection.rule == "race" and self.board.highest() <= self.selection.max_score
+        return self.selection.max_score if bounded else float("inf")
+
+    def _left(self, n: int) -> int:
+        return len(self.board.examples) - self.board.num_scored(self.field[n])
+
+    def _total(self, n: int) -> float:
+        return self.board.total(self.field[n])
