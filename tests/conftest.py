@@ -1,4 +1,4 @@
-"""What every test starts from: no settings of the user's, no network, a cache of its own; and real data where it lies."""
+"""What every test starts from: no setting of the user's, no network, its own cache; and real data."""
 
 import os
 import tempfile
