@@ -86,6 +86,7 @@ def read_network(
             key_mapping=key_mapping,
             dtype=dtype,
             use_safetensors=True,
+            ignore_mismatched_sizes=True,  # reported below, by name
             local_files_only=True,
             trust_remote_code=False,
             output_loading_info=True,

@@ -29,10 +29,7 @@ def commit_counts(num_masked: int, num_steps: int | None = None) -> list[int]:
         >>> commit_counts(2, 5)
         [1, 1]
     """
-    if num_masked < 1:
-        raise SettingsError(f"num_masked must be at least 1; got {num_masked}.")
-    if num_steps is not None and num_steps < 1:
-        raise SettingsError(f"num_steps must be at least 1, or None; got {num_steps}.")
+    _check(num_masked=num_masked, num_steps=num_steps)
     steps = min(num_masked, num_steps or num_masked)
     each, extra = divmod(num_masked, steps)
     return [each + (step < extra) for step in range(steps)]
@@ -61,13 +58,18 @@ def block_counts(
         >>> block_counts(10, 5, block_length=4)
         [[2, 2], [2, 2], [2]]
     """
-    if block_length is not None and block_length < 1:
-        raise SettingsError(f"block_length must be at least 1, or None; got {block_length}.")
+    _check(num_masked=num_masked, num_steps=num_steps, block_length=block_length)
     sizes = _block_sizes(num_masked, block_length or num_masked)
     if num_steps is None:
         return [commit_counts(size) for size in sizes]
     steps = commit_counts(max(num_steps, len(sizes)), len(sizes))
     return [commit_counts(size, share) for size, share in zip(sizes, steps, strict=True)]
+
+
+def _check(**numbers: int | None) -> None:
+    for name, number in numbers.items():
+        if number is not None and number < 1:
+            raise SettingsError(f"{name} must be at least 1; got {number}.")
 
 
 def _block_sizes(num_masked: int, block_length: int) -> Sequence[int]:

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import pytest
+
+from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
+from dspy_diffusion_infill.errors import CanvasError
+from dspy_diffusion_infill.prompts.canvas import Canvas, Denoising, Filling, Infiller, Masked, Message
+
+SHOTS = (Message.text("user", "What a fine film!"), Message.text("assistant", "5"))
+CANVAS = Canvas((Message("system", ("Rate", Masked(3), " é👍 <|mdm_mask|>", Masked(2), ".")),), context=SHOTS)
+
+
+@pytest.fixture
+def infiller(model):
+    return DiffusionInfiller(model)
+
+
+def test_it_is_an_infiller(infiller):
+    assert isinstance(infiller, Infiller)
+
+
+def test_every_masked_part_of_every_candidate_is_filled(infiller):
+    other = Canvas((Message("user", ("x", Masked(4))),))
+    filled = infiller.infill([CANVAS, other], num_candidates=3, seed=0)
+    assert [[len(one.texts) for one in group] for group in filled] == [[2, 2, 2], [1, 1, 1]]
+    assert all(isinstance(one, Filling) and one.num_passes == 5 for one in filled[0])
+    assert len({one.texts for one in filled[0]}) > 1
+    assert not any("<|" in text for group in filled for one in group for text in one.texts)
+
+
+def test_equal_arguments_give_equal_answers_beside_any_other_canvas(infiller):
+    other = Canvas((Message("user", ("x", Masked(9), " the review")),))
+    alone = infiller.infill([CANVAS], num_candidates=2, seed=7)
+    together = infiller.infill([other, CANVAS], num_candidates=2, seed=7)
+    assert [one.texts for one in alone[0]] == [one.texts for one in together[1]]
+    assert infiller.infill([CANVAS], num_candidates=2, seed=8) != alone
+
+
+def test_the_context_follows_the_messages_and_changes_the_filling(infiller):
+    # BOS; header 3, "\n\n" and content, end 1 for each turn.
+    encode = infiller.model.vocabulary.encode
+    turns = [
+        len(encode("\n\nRate")) + 3 + len(encode(" é👍 <|mdm_mask|>")) + 2 + len(encode(".")),
+        len(encode("\n\nWhat a fine film!")),
+        len(encode("\n\n5")),
+    ]
+    roles = sum(len(encode(role)) for role in ("system", "user", "assistant"))
+    assert infiller.num_tokens(CANVAS) == 1 + sum(turns) + roles + 3 * 3
+    cold = DiffusionInfiller(infiller.model, Denoising(temperature=0.0))
+    (with_context,) = cold.infill([CANVAS], num_candidates=1, seed=0)
+    (without,) = cold.infill([Canvas(CANVAS.messages)], num_candidates=1, seed=0)
+    assert with_context[0].log_likelihood != without[0].log_likelihood
+
+
+def test_a_canvas_beyond_the_context_is_refused_with_both_counts(infiller):
+    long = Canvas((Message("user", ("x", Masked(200))),))
+    with pytest.raises(CanvasError, match=r"at most 128 tokens, the model's context; got 2\d\d"):
+        infiller.infill([long], num_candidates=1, seed=0)
+
+
+def test_the_name_tells_checkpoint_and_settings(infiller, model):
+    assert infiller.name == f"{model.name}?steps=None&temperature=0.8&remasking=low_confidence"
+    assert DiffusionInfiller(model, Denoising(steps=3)).name != infiller.name
+
+
+def test_offsets_are_those_of_the_tokenizer(infiller):
+    assert infiller.offsets("Rate is") == [(0, 4), (4, 7)]

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from dspy_diffusion_infill.engine.llada import CHAT
+from dspy_diffusion_infill.engine.vocabulary import Vocabulary
+from dspy_diffusion_infill.prompts.canvas import Masked, Message
+from tests.engine.checkpoints import SPECIAL, make_tokenizer
+
+tokenizer = make_tokenizer()
+vocabulary = Vocabulary(tokenizer, CHAT, 400)
+MASK = tokenizer.token_to_id("<|mdm_mask|>")
+texts = st.text() | st.lists(st.sampled_from([*SPECIAL, " ", "\r\n", "é", "👩‍👩‍👧", "text", "\u202e"])).map(
+    "".join
+)
+
+
+@given(texts)
+def test_any_text_comes_back_from_its_tokens(text):
+    assert vocabulary.decode(vocabulary.encode(text)) == text
+
+
+@given(texts)
+def test_typed_special_tokens_are_text(text):
+    assert vocabulary.banned_ids.isdisjoint(vocabulary.encode(text))
+
+
+@given(texts)
+def test_offsets_cover_the_text_without_a_gap(text):
+    offsets = vocabulary.offsets(text)
+    assert len(offsets) == len(vocabulary.encode(text))
+    reached = 0
+    for start, end in offsets:
+        assert start <= reached <= end
+        reached = end
+    assert reached == len(text)
+
+
+def test_a_leading_space_belongs_to_its_token():
+    assert vocabulary.offsets("Rate is") == [(0, 4), (4, 7)]
+
+
+def test_special_tokens_and_rows_without_a_token_are_banned():
+    size = tokenizer.get_vocab_size()
+    assert vocabulary.banned_ids == {*map(tokenizer.token_to_id, SPECIAL), *range(size, 400)}
+
+
+def test_a_conversation_is_tokenized_as_the_published_template_writes_it():
+    messages = [Message.text("system", " Rate the text.\n"), Message.text("user", "It\nends!")]
+    template = (
+        "<|startoftext|><|start_header_id|>system<|end_header_id|>\n\nRate the text.<|eot_id|>"
+        "<|start_header_id|>user<|end_header_id|>\n\nIt\nends!<|eot_id|>"
+    )
+    assert vocabulary.lay_out(messages).ids == tokenizer.encode(template, add_special_tokens=False).ids
+    answer = template + "<|start_header_id|>assistant<|end_header_id|>\n\n"
+    laid_out = vocabulary.lay_out(messages, answer_tokens=2)
+    assert laid_out.ids == [*tokenizer.encode(answer, add_special_tokens=False).ids, MASK, MASK]
+    assert laid_out.masked == (range(len(laid_out.ids) - 2, len(laid_out.ids)),)
+
+
+def test_masks_are_placed_by_id_and_only_where_asked():
+    message = Message("user", ("Rate <|mdm_mask|>", Masked(3), " from", Masked(1)))
+    laid_out = vocabulary.lay_out([message])
+    first, second = laid_out.masked
+    assert [len(first), len(second)] == [3, 1]
+    assert [at for at, token in enumerate(laid_out.ids) if token == MASK] == [*first, *second]
+    assert vocabulary.decode(laid_out.ids[first.stop : second.start]) == " from"
+
+
+def test_spaces_beside_a_mask_are_kept_and_those_at_the_ends_trimmed():
+    laid_out = vocabulary.lay_out([Message("user", ("  Rate ", Masked(1), " it "))])
+    ids = tokenizer.encode("\n\nRate ", add_special_tokens=False).ids
+    assert laid_out.ids[4 : laid_out.masked[0].start] == ids
+    assert vocabulary.decode(laid_out.ids[laid_out.masked[0].stop : -1]) == " it"
+
+
+def test_the_tokenizer_is_not_modified():
+    before = Tokenizer.from_str(tokenizer.to_str())
+    Vocabulary(tokenizer, CHAT, 400)
+    assert tokenizer.to_str() == before.to_str()
