@@ -11,7 +11,8 @@ from dspy_diffusion_infill.engine.model import MaskPredictor
 from dspy_diffusion_infill.engine.reverse import Decoding, Filled, Rows, Task
 from dspy_diffusion_infill.errors import CanvasError
 
-MAX_BATCH_TOKENS = 16384
+MAX_BATCH_TOKENS = {"cpu": 2048, "mps": 4096, "cuda": 16384}
+"""By device: on a CPU a batch should fit its caches, a GPU is to be kept busy."""
 
 
 def infill(
@@ -71,7 +72,7 @@ def denoise(model: MaskPredictor, tasks: Sequence[Task], decoding: Decoding) -> 
     for task in tasks:
         _check(model, task.ids)
     filled: dict[int, Filled] = {}
-    for batch in _batches(tasks):
+    for batch in _batches(tasks, MAX_BATCH_TOKENS.get(model.device.type, 4096)):
         filled.update(
             zip(batch, _denoise_fitting(model, [tasks[index] for index in batch], decoding), strict=True)
         )
@@ -91,10 +92,10 @@ def _check(model: MaskPredictor, ids: Sequence[int]) -> None:
         raise CanvasError(f"A canvas must have at most {model.context_length} tokens; got {len(ids)}.")
 
 
-def _batches(tasks: Sequence[Task]) -> Iterator[list[int]]:
+def _batches(tasks: Sequence[Task], max_tokens: int) -> Iterator[list[int]]:
     batch: list[int] = []
     for index in sorted(range(len(tasks)), key=lambda index: len(tasks[index].ids)):
-        if batch and (len(batch) + 1) * len(tasks[index].ids) > MAX_BATCH_TOKENS:
+        if batch and (len(batch) + 1) * len(tasks[index].ids) > max_tokens:
             yield batch
             batch = []
         batch.append(index)

@@ -204,7 +204,7 @@ def test_seeds_change_the_noise_and_equal_seeds_do_not():
 
 
 def test_batches_hold_a_bounded_number_of_tokens(monkeypatch):
-    monkeypatch.setattr(denoise_module, "MAX_BATCH_TOKENS", 12)
+    monkeypatch.setitem(denoise_module.MAX_BATCH_TOKENS, "cpu", 12)
     model = Watched([1, 2, 3, 4, 5])
     canvases = [[MASK] * 5, [MASK] * 2, [MASK] * 4, [MASK] * 3]
     filled = infill(model, canvases, decoding=Decoding(denoising=GREEDY))
