@@ -1,11 +1,14 @@
-"""Rewrite parts of a DSPy program's instructions with a masked diffusion LM, and keep what measurably helps."""
+"""Rewrite parts of a DSPy program's instructions with a masked diffusion LM; keep what measurably helps."""
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from dspy_diffusion_infill._version import __version__
+
 if TYPE_CHECKING:
+    from dspy_diffusion_infill.engine.lm import DiffusionLM
     from dspy_diffusion_infill.errors import Unscored
     from dspy_diffusion_infill.optimizer import DiffusionInfill
     from dspy_diffusion_infill.prompts.canvas import Canvas, Denoising, Filling, Infiller, Masked, Message
@@ -21,6 +24,7 @@ _HOMES = {
     "CompactAdapter": "prompts.compact",
     "Denoising": "prompts.canvas",
     "DiffusionInfill": "optimizer",
+    "DiffusionLM": "engine.lm",
     "Filling": "prompts.canvas",
     "Infiller": "prompts.canvas",
     "Masked": "prompts.canvas",
@@ -37,6 +41,7 @@ __all__ = [
     "CompactAdapter",
     "Denoising",
     "DiffusionInfill",
+    "DiffusionLM",
     "Filling",
     "Infiller",
     "Masked",
@@ -45,6 +50,7 @@ __all__ = [
     "Selection",
     "SlidingWindow",
     "Unscored",
+    "__version__",
 ]
 
 
@@ -58,4 +64,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return __all__

@@ -1,11 +1,14 @@
-"""The optimizer: program -> instructions -> windows -> canvas -> infill -> candidates -> validation -> best program."""
+"""The optimizer.
+
+program -> instructions -> windows -> canvas -> infill -> candidates -> validation -> best program
+"""
 
 from __future__ import annotations
 
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import dspy
@@ -13,6 +16,7 @@ from dspy.teleprompt import Teleprompter
 from dspy.utils.callback import BaseCallback
 
 from dspy_diffusion_infill.errors import SettingsError
+from dspy_diffusion_infill.prompts.candidates import Candidate
 from dspy_diffusion_infill.prompts.canvas import Denoising, Infiller
 from dspy_diffusion_infill.prompts.conditioning import Conditioning, needs_traces
 from dspy_diffusion_infill.prompts.program import copy_program, instructions_of, with_instructions
@@ -22,8 +26,8 @@ from dspy_diffusion_infill.search.budget import Budget, Meter, Preset, check_bud
 from dspy_diffusion_infill.search.evaluation import Evaluator
 from dspy_diffusion_infill.search.infilling import Search
 from dspy_diffusion_infill.search.metrics import Metric, name_of
-from dspy_diffusion_infill.search.results import candidate_programs, changes, trial_logs
 from dspy_diffusion_infill.search.selection import Selection
+from dspy_diffusion_infill.search.task import Task, make_task
 from dspy_diffusion_infill.serving.connect import connect
 
 logger = logging.getLogger(__name__)
@@ -32,26 +36,30 @@ logger = logging.getLogger(__name__)
 class DiffusionInfill(Teleprompter):
     """Rewrite parts of a program's instructions with a masked diffusion LM, and keep what measurably helps.
 
-    A window of the instructions is masked inside the program's own prompt, beside examples with their reference
-    outputs; the infiller fills it several times; the fillings compete on the validation examples; the winner stays if
-    it beats what was there. Then the next window. Always holds: the returned program scores at least as high on the
-    validation examples as the program the search started from (the student, or what `base` made of it); text outside
-    accepted windows is the same to the byte; the student, the base, the examples and the LMs are not modified.
+    A window of the instructions is masked inside the program's own prompt, beside examples with their
+    reference outputs; the infiller fills it several times; the fillings compete on the validation examples;
+    the winner stays if it beats what was there. Then the next window. Always holds: the returned program
+    scores at least as high on the validation examples as the program the search started from (the student, or
+    what `base` made of it); text outside accepted windows is the same to the byte; the student, the base, the
+    examples and the LMs are not modified.
 
-    Source: prompt infilling with a sliding window (arXiv:2604.03677). Where the paper is silent: windows are decided
-    one after the other, ties keep what was there, and candidates race (`Selection`).
+    Source: prompt infilling with a sliding window (arXiv:2604.03677). Where the paper is silent: windows are
+    decided one after the other, ties keep what was there, and candidates race (`Selection`).
 
     Args:
         metric: Any DSPy metric, higher is better; None takes the base's.
         base: Any optimizer, run first within the budget; its scores are reused.
-        infiller: None for the served model (`DIFFUSION_INFILL_URL`, else http://127.0.0.1:8011); a URL; a path or hub
-            id, loaded in this process; "embedded" for the toy model in this package; or any `Infiller`.
+        infiller: None for the served model (`DIFFUSION_INFILL_URL`, else http://127.0.0.1:8011); a URL; a
+            path or hub id, loaded in this process; "embedded" for the toy model in this package; or any
+            `Infiller`.
         masking: Which windows are rewritten.
-        denoising: How windows are filled, and how many times. An `Infiller` object keeps its own settings, but for
-            the number of candidates.
+        denoising: How windows are filled, and how many times. An `Infiller` object keeps its own settings,
+            but for the number of candidates.
         selection: How candidates are compared, and how many examples a canvas shows.
-        budget: "light", "medium" or "heavy" (10, 30 or 80 metric calls per validation example), or a `Budget`.
-        seed: Of the fillings and of the order of examples. Equal seeds give equal results, whatever `num_threads`.
+        budget: "light", "medium" or "heavy" (10, 30 or 80 metric calls per validation example), or a
+            `Budget`.
+        seed: Of the fillings and of the order of examples. Equal seeds give equal results, whatever
+            `num_threads`.
         num_threads: Program runs at a time; None takes DSPy's setting.
         callbacks: DSPy callbacks that hear of this run alone.
 
@@ -82,11 +90,13 @@ class DiffusionInfill(Teleprompter):
         super().__init__()
         self.metric, self.base, self.infiller = metric, base, infiller
         self.masking, self.denoising, self.selection = masking, denoising, selection
-        self.budget, self.seed, self.num_threads = budget, seed, num_threads
+        self.budget: Preset | Budget = budget
+        self.seed, self.num_threads = seed, num_threads
         self.callbacks = list(callbacks)
         self._check_settings()
 
-    def compile(
+    # DSPy's signature ends in **kwargs, which would swallow typos
+    def compile(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
         student: dspy.Module,
         *,
@@ -97,9 +107,9 @@ class DiffusionInfill(Teleprompter):
     ) -> dspy.Module:
         """Optimize a program's instructions.
 
-        Ctrl-C returns the best program so far. The result carries plain data: `candidate_programs` (every candidate
-        scored in full, the best first), `trial_logs` (every window) and `detailed_results` (instructions before and
-        after, changed spans, scores, spend, why the run ended).
+        Ctrl-C returns the best program so far. The result carries plain data: `candidate_programs` (every
+        candidate scored in full, the best first), `trial_logs` (every window) and `detailed_results`
+        (instructions before and after, changed spans, scores, spend, why the run ended).
 
         Args:
             student: Any module with predictors. Not modified.
@@ -117,18 +127,19 @@ class DiffusionInfill(Teleprompter):
             MetricError: If the metric raised, or returned no number.
             EvaluationError: If the program failed for a reason that says nothing about its prompt.
         """
-        task = _Task(student, list(trainset), list(trainset if valset is None else valset), valset is None)
-        self._check_task(task, teacher, base_kwargs)
+        task = make_task(student, trainset, valset)
+        self._check_base_arguments(teacher, base_kwargs)
         infiller = connect(self.infiller, self.denoising)
         meter = Meter(resolve_budget(self.budget, len(task.valset)))
         self._announce(task, meter.budget, infiller)
         with dspy.context(callbacks=[*dspy.settings.callbacks, *self.callbacks]):
             found = self._run_base(task, meter, {"teacher": teacher, "valset": valset}, base_kwargs or {})
-            board = self._score_start(task, meter, found)
+            board, start = self._score_start(task, meter, found)
             search = Search(
                 found.program,
+                start,
                 board=board,
-                conditioning=self._condition(task, meter, found.program, board),
+                conditioning=self._condition(task, meter, found.program, board, start),
                 infiller=infiller,
                 masking=self.masking,
                 selection=self.selection,
@@ -137,26 +148,35 @@ class DiffusionInfill(Teleprompter):
                 seed=self.seed,
             )
             reason = search.run()
-        return self._result(task, meter, found, board, search, reason)
+        tuned = with_instructions(found.program, search.best)
+        # a frozen program is refused by other optimizers, and left out of its parent's JSON
+        tuned._compiled = False
+        run = {"stop_reason": reason, "base_stopped": found.stopped, "settings": self.get_params()}
+        vars(tuned).update(search.reports(run))
+        return tuned
 
     def get_params(self) -> dict[str, Any]:
         """The settings, as plain data that a tracker can log."""
-        named = {"metric": self._metric().function, "base": self.base and type(self.base), "infiller": self.infiller}
-        groups = {"masking": self.masking, "denoising": self.denoising, "selection": self.selection}
-        nested = {f"{group}.{name}": value for group, of in groups.items() for name, value in asdict(of).items()}
         budget = asdict(self.budget) if isinstance(self.budget, Budget) else self.budget
-        plain = {name: value if value is None or isinstance(value, str) else name_of(value) for name, value in named.items()}
-        return {**plain, **nested, "budget": budget, "seed": self.seed, "num_threads": self.num_threads}
+        plain = {"budget": budget, "seed": self.seed, "num_threads": self.num_threads}
+        for group in ("masking", "denoising", "selection"):
+            plain |= {f"{group}.{name}": value for name, value in asdict(getattr(self, group)).items()}
+        plain["metric"], plain["base"] = (
+            name_of(self._metric().function),
+            self.base and name_of(type(self.base)),
+        )
+        plain["infiller"] = getattr(self.infiller, "name", self.infiller)
+        return plain
 
     def _metric(self) -> Metric:
         function = self.metric if self.metric is not None else metric_of(self.base)
         if function is None:
-            raise SettingsError("A metric must be given, as DiffusionInfill(metric=...) or in the base; got none.")
+            raise SettingsError("A metric must be given to DiffusionInfill or to its base; got none.")
         return Metric(function)
 
     def _check_settings(self) -> None:
         if self.base is not None and not isinstance(self.base, Teleprompter):
-            raise SettingsError(f"base must be a DSPy optimizer (a Teleprompter), or None; got {self.base!r}.")
+            raise SettingsError(f"base must be a DSPy optimizer, or None; got {self.base!r}.")
         for name, kind in (("masking", SlidingWindow), ("denoising", Denoising), ("selection", Selection)):
             if not isinstance(getattr(self, name), kind):
                 raise SettingsError(f"{name} must be a {kind.__name__}; got {getattr(self, name)!r}.")
@@ -165,126 +185,66 @@ class DiffusionInfill(Teleprompter):
         check_budget(self.budget)
         self._metric()
 
-    def _check_task(
-        self, task: _Task, teacher: dspy.Module | None, base_kwargs: Mapping[str, Any] | None
+    def _check_base_arguments(
+        self, teacher: dspy.Module | None, base_kwargs: Mapping[str, Any] | None
     ) -> None:
-        if not isinstance(task.student, dspy.Module):
-            raise SettingsError(f"student must be a dspy.Module; got {task.student!r}.")
-        if not task.student.named_predictors():
-            raise SettingsError("The program has no predictors, so there are no instructions to infill.")
-        _check_examples("trainset", task.trainset)
-        _check_examples("valset", task.valset)
         if base_kwargs and self.base is None:
             raise SettingsError(f"base_kwargs must be left out without a base; got {sorted(base_kwargs)}.")
         if teacher is not None and self.base is None:
-            logger.warning("The teacher has no part in this run: it is handed to the base, and there is none.")
+            logger.warning("The teacher has no part in this run: it would be handed to the base.")
 
-    def _announce(self, task: _Task, budget: Budget, infiller: Infiller) -> None:
-        caps = [f"{cap:g} {name}" for name in ("metric_calls", "seconds") if (cap := getattr(budget, name)) is not None]
+    def _announce(self, task: Task, budget: Budget, infiller: Infiller) -> None:
         share = f", at most {budget.base_share:.0%} of it by {type(self.base).__name__}" if self.base else ""
-        logger.info("This run may spend %s%s, on %d validation examples.", " and ".join(caps), share, len(task.valset))
-        logger.info("Infiller: %s", infiller.name)
-
-    def _threads(self) -> int:
-        return self.num_threads or dspy.settings.num_threads
+        logger.info("This run may spend %s%s.", budget.describe(), share)
+        logger.info("It selects on %d examples, with fillings of %s.", len(task.valset), infiller.name)
 
     def _run_base(
-        self, task: _Task, meter: Meter, optional: Mapping[str, Any], required: Mapping[str, Any]
+        self, task: Task, meter: Meter, optional: Mapping[str, Any], required: Mapping[str, Any]
     ) -> BaseResult:
         if self.base is None:
             return BaseResult(copy_program(task.student))
-        threads = {"num_threads": self._threads(), "eval_kwargs": {"num_threads": self._threads()}}
-        found = run_base(
-            self.base,
-            task.student,
-            trainset=task.trainset,
-            valset=task.valset,
-            optional={**optional, **threads},
-            required=required,
-            meter=meter,
-        )
-        logger.info("%s spent %d metric calls%s.", type(self.base).__name__, meter.spent, " (stopped)" * found.stopped)
+        threads = {"num_threads": self.num_threads, "eval_kwargs": {"num_threads": self.num_threads}}
+        found = run_base(self.base, task, optional={**optional, **threads}, required=required, meter=meter)
+        stopped = " and was stopped there" if found.stopped else ""
+        logger.info("%s spent %d metric calls%s.", type(self.base).__name__, meter.spent, stopped)
         return found
 
-    def _evaluator(self, program: dspy.Module, examples: Sequence[dspy.Example], role: str, meter: Meter) -> Evaluator:
+    def _evaluator(
+        self, program: dspy.Module, examples: Sequence[dspy.Example], role: str, meter: Meter
+    ) -> Evaluator:
         return Evaluator(
             program,
             self._metric(),
             examples,
             role=role,
             meter=meter,
-            num_threads=self._threads(),
+            num_threads=self.num_threads or dspy.settings.num_threads,
             max_unscored=self.selection.max_unscored,
         )
 
-    def _score_start(self, task: _Task, meter: Meter, found: BaseResult) -> Evaluator:
-        """Score the program that the search starts from, with the base's own scores where they are the same thing."""
-        board = self._evaluator(found.program, task.valset, "valset", meter)
-        if metric_of(self.base) is self._metric().function:
-            found.hand_over(board.add)
-        start = instructions_of(found.program)
-        board.run([(start, example) for example in board.examples], keep_traces=True)
-        board.put_hard_examples_first(start)
-        return board
+    def _score_start(self, task: Task, meter: Meter, found: BaseResult) -> tuple[Evaluator, Candidate]:
+        """Score where the search starts, with the base's own scores where they are of the same thing.
 
-    def _condition(self, task: _Task, meter: Meter, program: dspy.Module, board: Evaluator) -> Conditioning:
-        """Examples for the canvases; where labels do not reach a predictor, its calls in runs that scored well."""
-        start, shots = instructions_of(program), self.selection.shots
+        A base that was stopped may not have compared its best with the student: both are scored then.
+        """
+        board = self._evaluator(found.program, task.valset, "valset", meter)
+        if metric_of(self.base) == self._metric().function:
+            found.hand_over(board.add)
+        starts = [instructions_of(found.program), instructions_of(task.student)][: 1 + found.stopped]
+        board.run([(start, example) for start in starts for example in board.examples], keep_traces=True)
+        complete = [start for start in starts if board.mean(start) is not None] or starts[:1]
+        start = max(complete, key=board.total)
+        board.put_hard_examples_first(start)
+        return board, start
+
+    def _condition(
+        self, task: Task, meter: Meter, program: dspy.Module, board: Evaluator, start: Candidate
+    ) -> Conditioning:
+        """Examples for the canvases; where labels do not reach, calls from runs that scored well."""
+        shots = self.selection.shots
         calls = board.good_calls(start) if task.selects_on_trainset else {}
         if not calls and shots and needs_traces(program, task.trainset):
             runs = self._evaluator(program, task.trainset[: 2 * shots], "trainset", meter)
             runs.run([(start, example) for example in runs.examples], keep_traces=True)
             calls = runs.good_calls(start)
         return Conditioning(program, task.trainset, calls, shots=shots, seed=self.seed)
-
-    def _result(
-        self, task: _Task, meter: Meter, found: BaseResult, board: Evaluator, search: Search, reason: str
-    ) -> dspy.Module:
-        start, best = instructions_of(found.program), search.best
-        tuned = with_instructions(found.program, best)
-        tuned._compiled = False  # a frozen program is refused by other optimizers, and left out of its parent's JSON
-        scored = [(candidate, mean) for candidate in search.tried if (mean := board.mean(candidate)) is not None]
-        tuned.candidate_programs = candidate_programs(scored)
-        tuned.trial_logs = trial_logs(search.trials)
-        tuned.detailed_results = {
-            "instructions_student": instructions_of(task.student),
-            "instructions_before": start,
-            "instructions_after": dict(best),
-            "changes": changes(start, best),
-            "score_before": board.mean(start),
-            "score_after": board.mean(best),
-            "metric_calls": meter.spent,
-            "seconds": meter.seconds,
-            "stop_reason": reason,
-            "base_stopped": found.stopped,
-            "num_failures": board.num_failures,
-            "unscored": dict(board.unscored),
-            "settings": self.get_params(),
-        }
-        logger.info("Ended: %s. Score %s -> %s.", reason, board.mean(start), board.mean(best))
-        return tuned
-
-
-@dataclass(frozen=True, slots=True)
-class _Task:
-    """What one compile works on."""
-
-    student: dspy.Module
-    trainset: list[dspy.Example]
-    valset: list[dspy.Example]
-    selects_on_trainset: bool
-
-
-def _check_examples(name: str, examples: Sequence[dspy.Example]) -> None:
-    if not examples:
-        raise SettingsError(f"{name} must hold at least one example; got none.")
-    for number, example in enumerate(examples):
-        if not isinstance(example, dspy.Example):
-            raise SettingsError(f"{name} must hold dspy.Example objects; got {example!r} at {number}.")
-        try:
-            example.inputs()
-        except ValueError as error:
-            raise SettingsError(
-                f"{name} must hold examples with their inputs named; example {number} does not: call "
-                "example.with_inputs('field', ...)."
-            ) from error

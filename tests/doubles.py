@@ -12,7 +12,7 @@ from dspy_diffusion_infill.prompts.canvas import Canvas, Filling, Masked, Messag
 
 
 class ScriptedInfiller:
-    """Fills every masked part with the next texts of its script, and remembers its canvases. Tokens are words."""
+    """Fills masked parts from a script, in an order that the seed shifts. Tokens are words."""
 
     def __init__(self, *script: str, context_length: int = 10_000) -> None:
         self.script, self.context_length = script, context_length
@@ -66,7 +66,11 @@ class RuleEngine:
         from dspy.lm15 import Response, TextPart, Usage
 
         self.num_calls += 1
-        system = request.system if isinstance(request.system, str) else "".join(p.text for p in request.system or ())
+        system = (
+            request.system
+            if isinstance(request.system, str)
+            else "".join(p.text for p in request.system or ())
+        )
         text = self.answer(system, request.messages[-1].text)
         return Response(
             id="1",
@@ -100,7 +104,9 @@ class _OldLM(dspy.BaseLM):
         for _ in range(kwargs.get("n") or 1):
             self.engine.num_calls += 1
             texts.append(self.engine.answer(by_role.get("system", ""), messages[-1]["content"]))
-        choices = [SimpleNamespace(message=SimpleNamespace(content=text), finish_reason="stop") for text in texts]
+        choices = [
+            SimpleNamespace(message=SimpleNamespace(content=text), finish_reason="stop") for text in texts
+        ]
         return SimpleNamespace(choices=choices, usage={}, model="rule")
 
 

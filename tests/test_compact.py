@@ -39,9 +39,13 @@ def test_a_repeated_heading_counts_once_and_the_first_wins():
     assert adapter.parse(MANY, "label: a\nscore: 1\nlabel: b") == {"label": "a", "score": 1}
 
 
-@pytest.mark.parametrize(("annotation", "text", "value"), [(float, "4", 4.0), (int, " 3\n", 3), (bool, "True", True)])
+@pytest.mark.parametrize(
+    ("annotation", "text", "value"), [(float, "4", 4.0), (int, " 3\n", 3), (bool, "True", True)]
+)
 def test_a_single_value_takes_its_type(annotation, text, value):
-    signature = dspy.Signature({"review": (str, dspy.InputField()), "rating": (annotation, dspy.OutputField())})
+    signature = dspy.Signature(
+        {"review": (str, dspy.InputField()), "rating": (annotation, dspy.OutputField())}
+    )
     assert adapter.parse(signature, text) == {"rating": value}
 
 

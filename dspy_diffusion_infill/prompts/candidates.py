@@ -29,8 +29,8 @@ def propose(
 ) -> tuple[list[Candidate], list[Rejected]]:
     r"""Put each filling into the window of one predictor's instructions.
 
-    Text outside the window stays as it was, to the byte. Kept in the form that DSPy reads instructions back in
-    (`inspect.cleandoc`), so that equal candidates are equal prompts.
+    Text outside the window stays as it was, to the byte. Kept in the form that DSPy reads instructions back
+    in (`inspect.cleandoc`), so that equal candidates are equal prompts.
 
     Args:
         incumbent: The candidate the window was cut from. Not modified.
@@ -39,13 +39,13 @@ def propose(
         fillings: Each with one text.
 
     Returns:
-        The candidates, the likeliest filling first, without repeats; and the fillings rejected: unchanged, empty,
-        unprintable, or such that DSPy would shift the text around them.
+        The candidates, the likeliest filling first, without repeats; and the fillings rejected: unchanged,
+        empty, unprintable, or such that DSPy would shift the text around them.
 
     Example:
-        >>> fillings = [Filling(("Grade",), -2.0, 1), Filling(("Rate",), -1.0, 1), Filling(("\x00",), -3.0, 1)]
-        >>> propose({"self": "Rate it."}, "self", Window(0, 4, 1), fillings)
-        ([{'self': 'Grade it.'}], [Rejected(text='Rate', reason='unchanged'), Rejected(text='\x00', reason='unprintable')])
+        >>> fillings = [Filling(("Grade",), -2.0, 1), Filling(("Rate",), -1.0, 1), Filling(("\x00",), -3.0,
+        1)] >>> propose({"self": "Rate it."}, "self", Window(0, 4, 1), fillings) ([{'self': 'Grade it.'}],
+        [Rejected(text='Rate', reason='unchanged'), Rejected(text='\x00', reason='unprintable')])
     """
     candidates: list[Candidate] = []
     rejected: list[Rejected] = []
@@ -62,14 +62,21 @@ def propose(
 
 
 def _flaw(before: str, window: Window, filling: str, after: str) -> str | None:
-    if not all(character.isprintable() or character == "\n" for character in filling) or "\N{REPLACEMENT CHARACTER}" in filling:
+    if (
+        not all(character.isprintable() or character == "\n" for character in filling)
+        or "\N{REPLACEMENT CHARACTER}" in filling
+    ):
         return "unprintable"
     if not after:
         return "empty"
     if after == before:
         return "unchanged"
     outside = len(before) - (window.end - window.start)
-    kept = after.startswith(before[: window.start]) and after.endswith(before[window.end :]) and len(after) >= outside
+    kept = (
+        after.startswith(before[: window.start])
+        and after.endswith(before[window.end :])
+        and len(after) >= outside
+    )
     return None if kept else "shifts the text around the window"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import dspy
 from dspy.adapters.utils import format_field_value, parse_value
@@ -15,9 +15,9 @@ class CompactAdapter(dspy.Adapter):
     """Say no more than the instructions and the values.
 
     The system message is the signature's instructions, stripped. A user turn is the input value alone if the
-    signature has one input field, else one `name: value` line per field; an assistant turn is laid out the same way
-    with the output fields. Demos are user and assistant turns. Field descriptions and types are not shown, so the
-    instructions must say what is wanted; values are parsed by DSPy's own rules for their types.
+    signature has one input field, else one `name: value` line per field; an assistant turn is laid out the
+    same way with the output fields. Demos are user and assistant turns. Field descriptions and types are not
+    shown, so the instructions must say what is wanted; values are parsed by DSPy's own rules for their types.
 
     The embedded model is taught in exactly this layout.
 
@@ -55,7 +55,7 @@ class CompactAdapter(dspy.Adapter):
         outputs: dict[str, Any],
         missing_field_message: str | None = None,
     ) -> str:
-        """The output values; a field that is absent reads `missing_field_message`, or is left out without one."""
+        """The output values; an absent one reads `missing_field_message`, or is left out without one."""
         values = {name: outputs.get(name, missing_field_message) for name in signature.output_fields}
         present = {name: value for name, value in values.items() if value is not None}
         return _lay_out(signature.output_fields, present)
@@ -64,15 +64,24 @@ class CompactAdapter(dspy.Adapter):
         """Read the output values back, each by the rules of its type."""
         texts = _read(completion, signature.output_fields)
         try:
-            values = {name: parse_value(text, signature.output_fields[name].annotation) for name, text in texts.items()}
+            values = {
+                name: parse_value(text, signature.output_fields[name].annotation)
+                for name, text in texts.items()
+            }
         except ValueError as error:
-            raise AdapterParseError("CompactAdapter", signature, completion, str(error)) from error
+            raise _parse_error(signature, completion, str(error)) from error
         for name, field in signature.output_fields.items():
             if name not in values and not field.is_required():
                 values[name] = field.get_default(call_default_factory=True)
         if values.keys() != signature.output_fields.keys():
-            raise AdapterParseError("CompactAdapter", signature, completion, parsed_result=values)
+            missing = [name for name in signature.output_fields if name not in values]
+            raise _parse_error(signature, completion, f"The answer lacks {missing}.")
         return {name: values[name] for name in signature.output_fields}
+
+
+def _parse_error(signature: type[dspy.Signature], completion: str, message: str) -> AdapterParseError:
+    # DSPy annotates the signature as an instance and takes the class
+    return AdapterParseError("CompactAdapter", cast(dspy.Signature, signature), completion, message)
 
 
 def _lay_out(fields: Mapping[str, Any], values: Mapping[str, Any]) -> str:
@@ -90,4 +99,6 @@ def _read(completion: str, names: Iterable[str]) -> dict[str, str]:
     # split gives: text before the first heading, then name, value, name, value, ...
     _, *pieces = heading.split(completion)
     pairs = zip(pieces[::2], pieces[1::2], strict=True)
-    return {name: text.strip() for name, text in reversed(list(pairs))}  # a repeated heading: the first one counts
+    return {
+        name: text.strip() for name, text in reversed(list(pairs))
+    }  # a repeated heading: the first one counts

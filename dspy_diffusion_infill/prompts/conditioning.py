@@ -5,20 +5,19 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import dspy
 
 from dspy_diffusion_infill.errors import CanvasError
 from dspy_diffusion_infill.prompts.canvas import Canvas, Infiller, Message
-from dspy_diffusion_infill.prompts.render import is_complete, render_turns
+from dspy_diffusion_infill.prompts.render import Fields, is_complete, render_turns
 
 logger = logging.getLogger(__name__)
 
 Turns = tuple[Message, ...]
 
 
-def needs_traces(program: dspy.Module, trainset: Iterable[Mapping[str, Any]]) -> bool:
+def needs_traces(program: dspy.Module, trainset: Iterable[Fields]) -> bool:
     """Whether some predictor has fields that no label gives, such as the steps inside a pipeline."""
     predictors = [predictor for _, predictor in program.named_predictors()]
     return not all(is_complete(predictor, example) for example in trainset for predictor in predictors)
@@ -27,11 +26,12 @@ def needs_traces(program: dspy.Module, trainset: Iterable[Mapping[str, Any]]) ->
 class Conditioning:
     """Examples for the canvases of every predictor, in a seeded order, a few at a time.
 
-    An example whose labels fill all fields of a predictor is shown as it is. Where labels are missing, calls of the
-    predictor from runs that scored well are shown instead; where there are none, the fields that exist.
+    An example whose labels fill all fields of a predictor is shown as it is. Where labels are missing, calls
+    of the predictor from runs that scored well are shown instead; where there are none, the fields that
+    exist.
 
-    Source: prompt infilling shows the model one example with its reference response (arXiv:2604.03677, Sec. 3.2); here
-    one to many, in turn.
+    Source: prompt infilling shows the model one example with its reference response (arXiv:2604.03677, Sec.
+    3.2); here one to many, in turn.
 
     Args:
         program: Whose predictors are to be shown. Not modified.
@@ -44,8 +44,8 @@ class Conditioning:
     def __init__(
         self,
         program: dspy.Module,
-        trainset: Sequence[Mapping[str, Any]],
-        calls: Mapping[str, Sequence[Mapping[str, Any]]],
+        trainset: Sequence[Fields],
+        calls: Mapping[str, Sequence[Fields]],
         *,
         shots: int,
         seed: int,
@@ -77,14 +77,14 @@ class Conditioning:
         shown = (turns[first:] + turns[:first])[: self._shots]
         for count in range(len(shown), -1, -1):
             canvas = Canvas(messages, tuple(message for example in shown[:count] for message in example))
-            length = infiller.num_tokens(canvas)
-            if length <= infiller.context_length:
+            if infiller.num_tokens(canvas) <= infiller.context_length:
                 self._report(count, len(shown), predictor, infiller)
                 return canvas
         raise CanvasError(
-            f"The prompt of predictor {predictor!r} must have at most {infiller.context_length} tokens, the context "
-            f"length of {infiller.name}; it has {length} without any example. Use an infiller with a longer context, "
-            "or an adapter with shorter prompts (CompactAdapter)."
+            f"The prompt of predictor {predictor!r} must have at most {infiller.context_length} tokens, the "
+            f"context length of {infiller.name}; it has {infiller.num_tokens(Canvas(messages))} without any "
+            "example. Use an infiller with a longer context, or an adapter with shorter prompts "
+            "(CompactAdapter)."
         )
 
     def _report(self, count: int, wanted: int, predictor: str, infiller: Infiller) -> None:

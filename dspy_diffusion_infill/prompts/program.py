@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import cast
 
 import dspy
 
@@ -12,27 +13,35 @@ REPORTS = ("candidate_programs", "trial_logs", "detailed_results")
 """What optimizers attach to a program they return."""
 
 
+def signature_of(predictor: dspy.Predict) -> type[dspy.Signature]:
+    """The predictor's signature class."""
+    return cast(type[dspy.Signature], predictor.signature)
+
+
 def instructions_of(program: dspy.Module) -> dict[str, str]:
     """The instructions of every predictor, by its name."""
-    return {name: predictor.signature.instructions for name, predictor in program.named_predictors()}
+    return {name: signature_of(predictor).instructions for name, predictor in program.named_predictors()}
 
 
 def with_instructions(program: dspy.Module, candidate: Candidate) -> dspy.Module:
-    """Copy a program and set its instructions; the given program, its LMs and its signatures are not touched."""
+    """Copy a program and set its instructions; the program, its LMs and its signatures are not touched."""
     changed = copy_program(program)
     for name, predictor in changed.named_predictors():
-        if predictor.signature.instructions != candidate[name]:
-            predictor.signature = predictor.signature.with_instructions(candidate[name])
+        signature = signature_of(predictor)
+        if signature.instructions != candidate[name]:
+            predictor.signature = signature.with_instructions(candidate[name])
     return changed
 
 
 def copy_program(program: dspy.Module) -> dspy.Module:
-    """Copy a program deeply, except for its LMs, which are shared, and reports attached to it, which are left out.
+    """Copy a program deeply, but share its LMs, and leave out the reports that optimizers attached to it.
 
-    LMs may hold weights, locks and connections; reports of other optimizers may hold LMs.
+    LMs may hold weights, locks and connections; reports may hold LMs.
     """
     originals = dict(program.named_predictors())
-    memo: dict[int, object] = {id(p.lm): p.lm for p in originals.values() if p.lm is not None}
+    modules = [module for _, module in program.named_sub_modules(dspy.Predict)]  # the frozen ones too
+    lms = [lm for module in modules if (lm := vars(module)["lm"]) is not None]
+    memo: dict[int, object] = {id(lm): lm for lm in lms}
     memo |= {id(vars(program)[name]): () for name in REPORTS if name in vars(program)}
     try:
         copied = copy.deepcopy(program, memo)

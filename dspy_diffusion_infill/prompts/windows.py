@@ -35,12 +35,12 @@ class SlidingWindow:
     The order is successive: an accepted window changes the text that later windows see.
 
     Source: the sliding window of prompt infilling (arXiv:2604.03677, Sec. 5.3, App. E), with its sizes as
-    defaults. The paper leaves open what happens at the end of a text and how often to pass over it: here the last
-    window is a short one, and passes repeat while they help.
+    defaults. The paper leaves open what happens at the end of a text and how often to pass over it: here the
+    last window is a short one, and passes repeat while they help.
 
     Example:
-        >>> [(w.start, w.end) for w in SlidingWindow(window=2, stride=1).windows("Rate it now", [(0, 4), (4, 7), (7, 11)])]
-        [(0, 7), (4, 11)]
+        >>> [(w.start, w.end) for w in SlidingWindow(window=2, stride=1).windows("Rate it now", [(0, 4), (4,
+        7), (7, 11)])] [(0, 7), (4, 11)]
     """
 
     window: int = 8
@@ -48,10 +48,10 @@ class SlidingWindow:
     stride: int = 4
     """Tokens from the start of one window to the start of the next."""
     mask: int = 8
-    """Mask tokens put in place of a window, also of a shorter one; the new text may so be longer or shorter."""
+    """Mask tokens put in place of a window, also of a short one: the text may get longer or shorter."""
     passes: int | None = None
-    """Most passes over the text. None: until no window helped in two passes running (each pass is conditioned on
-    other examples), or the budget is spent."""
+    """Most passes over the text. None: until no window helped in two passes running (each pass is conditioned
+    on other examples), or the budget is spent."""
 
     def __post_init__(self) -> None:
         for name, value in (("window", self.window), ("stride", self.stride), ("mask", self.mask)):
@@ -59,7 +59,8 @@ class SlidingWindow:
                 raise SettingsError(f"{name} must be at least 1; got {value}.")
         if self.stride > self.window:
             raise SettingsError(
-                f"stride must be at most window, {self.window}, so that no token is skipped; got {self.stride}."
+                f"stride must be at most window, {self.window}, so that no token is skipped; "
+                f"got {self.stride}."
             )
         if self.passes is not None and self.passes < 1:
             raise SettingsError(f"passes must be at least 1, or None; got {self.passes}.")
@@ -72,13 +73,15 @@ class SlidingWindow:
             offsets: Its tokens, as `Infiller.offsets` gives them.
 
         Returns:
-            The windows from left to right, the last one perhaps short. A text of at most `window` tokens is one
-            window from its first to its last character.
+            The windows from left to right, the last one perhaps short. A text of at most `window` tokens is
+            one window from its first to its last character.
         """
         num_tokens = len(offsets)
         if num_tokens <= self.window:
             return [Window(0, len(text), self.mask)]
-        last = -(-(num_tokens - self.window) // self.stride)  # rounded up: the first window that reaches the end
+        last = -(
+            -(num_tokens - self.window) // self.stride
+        )  # rounded up: the first window that reaches the end
         return [self._window(offsets[n * self.stride :][: self.window]) for n in range(last + 1)]
 
     def _window(self, offsets: Offsets) -> Window:

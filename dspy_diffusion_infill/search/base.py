@@ -8,7 +8,7 @@ import functools
 import inspect
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import dspy
@@ -17,17 +17,21 @@ from dspy.utils.callback import BaseCallback
 
 from dspy_diffusion_infill.errors import MetricError, SettingsError
 from dspy_diffusion_infill.prompts.candidates import Candidate
-from dspy_diffusion_infill.prompts.program import copy_program, instructions_of
+from dspy_diffusion_infill.prompts.program import copy_program, instructions_of, with_instructions
 from dspy_diffusion_infill.search.budget import Meter
+from dspy_diffusion_infill.search.task import Task
 
 METRIC_NAMES = ("metric", "metric_fn")
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """A program that the base evaluated, and its scores by validation example."""
+    """A program as the base evaluated it, and its scores by validation example."""
 
-    program: dspy.Module
+    instructions: Candidate
+    demos: dict[str, list[Any]]
+    models: dict[str, str | None]
+    """Name of the LM set on each predictor."""
     scores: Mapping[int, float]
 
 
@@ -42,10 +46,11 @@ class BaseResult:
 
     def hand_over(self, add: Callable[[Candidate, int, float], None]) -> None:
         """Pass on every score of a program that differs from `program` in its instructions alone."""
+        same = _snapshot(self.program, {})
         for found in self.evaluated:
-            if _surroundings(found.program) == _surroundings(self.program):
+            if (found.demos, found.models) == (same.demos, same.models):
                 for example, score in found.scores.items():
-                    add(instructions_of(found.program), example, score)
+                    add(found.instructions, example, score)
 
 
 class _Stop(BaseException):
@@ -59,44 +64,42 @@ def metric_of(base: Teleprompter | None) -> Callable[..., Any] | None:
 
 def run_base(
     base: Teleprompter,
-    student: dspy.Module,
+    task: Task,
     *,
-    trainset: Sequence[dspy.Example],
-    valset: Sequence[dspy.Example],
     optional: Mapping[str, Any],
     required: Mapping[str, Any],
     meter: Meter,
 ) -> BaseResult:
     """Compile a copy of the student with the base, and count its metric calls.
 
-    The base itself is not modified. Its metric is counted; when its share of the budget is used up it is stopped, and
-    the best program it had evaluated on the whole valset is kept. What it writes to stdout is dropped.
+    The base itself is not modified. Its metric is counted; when its share of the budget is used up it is
+    stopped, and the best program it had evaluated on the whole valset is kept. What it writes to stdout is
+    dropped.
 
     Args:
         base: Any optimizer whose `compile` takes a student and a trainset.
-        student: Not modified; its LMs are kept.
-        trainset: Handed to the base.
-        valset: Whose scores are harvested.
+        task: The student, whose LMs are kept; the trainset, for the base; the valset, whose scores are kept.
         optional: Arguments for `compile` that are passed if it takes them and they are not None.
         required: Arguments that the user wants passed.
         meter: Grants permits; the base may use `base_share` of it.
 
     Raises:
-        SettingsError: If the base takes none of `required`'s arguments.
+        SettingsError: If the base does not take one of the required arguments.
         MetricError: If the metric raised.
     """
-    harvest = _Harvest(valset)
+    student = task.student
+    harvest = _Harvest(task.valset)
     counter = _Counter(meter)
     arguments = _arguments(base, optional, required)
     given = copy_program(student)
     given._compiled = False  # several optimizers refuse a program that another one has marked
-    stopped, program = False, copy_program(student)
+    stopped = False
     callbacks = [*dspy.settings.callbacks, harvest]
     with contextlib.redirect_stdout(io.StringIO()), dspy.context(callbacks=callbacks):
         try:
-            program = counter.counted(base).compile(given, trainset=list(trainset), **arguments)
+            program = counter.counted(base).compile(given, trainset=list(task.trainset), **arguments)
         except _Stop:
-            stopped, program = True, harvest.best() or program
+            stopped, program = True, harvest.best(student)
     if counter.error is not None:
         raise counter.error
     keep_lms(program, student)
@@ -112,15 +115,16 @@ def keep_lms(program: dspy.Module, student: dspy.Module) -> None:
             predictor.lm = lm
 
 
-def _surroundings(program: dspy.Module) -> dict[str, Any]:
-    """What else decides the scores: demos and LM of every predictor."""
-    return {
-        name: ([dict(demo) for demo in predictor.demos], predictor.lm and predictor.lm.model)
-        for name, predictor in program.named_predictors()
-    }
+def _snapshot(program: dspy.Module, scores: Mapping[int, float]) -> Evaluated:
+    predictors = dict(program.named_predictors())
+    demos = {name: [dict(demo) for demo in predictor.demos] for name, predictor in predictors.items()}
+    models = {name: predictor.lm and predictor.lm.model for name, predictor in predictors.items()}
+    return Evaluated(instructions_of(program), demos, models, scores)
 
 
-def _arguments(base: Teleprompter, optional: Mapping[str, Any], required: Mapping[str, Any]) -> dict[str, Any]:
+def _arguments(
+    base: Teleprompter, optional: Mapping[str, Any], required: Mapping[str, Any]
+) -> dict[str, Any]:
     taken = inspect.signature(base.compile).parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
     unknown = [] if takes_any else sorted(set(required) - set(taken))
@@ -145,9 +149,9 @@ class _Counter:
             if (metric := getattr(counted, name, None)) is not None:
                 setattr(counted, name, self._wrap(metric))
         if isinstance(inner := getattr(counted, "base", None), Teleprompter):
-            counted.base = self.counted(inner)
+            vars(counted)["base"] = self.counted(inner)
         if isinstance(many := getattr(counted, "optimizers", None), Mapping):  # BetterTogether
-            counted.optimizers = {name: self.counted(inner) for name, inner in many.items()}
+            vars(counted)["optimizers"] = {name: self.counted(inner) for name, inner in many.items()}
         return counted
 
     def _wrap(self, metric: Callable[..., Any]) -> Callable[..., Any]:
@@ -172,24 +176,35 @@ class _Harvest(BaseCallback):
     def __init__(self, valset: Sequence[dspy.Example]) -> None:
         self.evaluated: list[Evaluated] = []
         self._valset = {id(example): n for n, example in enumerate(valset)}
-        self._running: dict[str, dspy.Module] = {}
+        self._running: dict[str, Evaluated] = {}
 
     def on_evaluate_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """Remember the program as it is now; optimizers go on to change it."""
-        self._running[call_id] = copy_program(inputs["program"])
+        self._running[call_id] = _snapshot(inputs["program"], {})
 
-    def on_evaluate_end(self, call_id: str, outputs: Any | None, exception: BaseException | None = None) -> None:
-        """Keep the scores of validation examples; an empty prediction is a failure that DSPy gave a score."""
-        program = self._running.pop(call_id)
+    def on_evaluate_end(
+        self, call_id: str, outputs: Any | None, exception: BaseException | None = None
+    ) -> None:
+        """Keep the scores of validation examples."""
         scores = {
             self._valset[id(example)]: float(score)
             for example, prediction, score in (outputs.results if outputs is not None else ())
-            if id(example) in self._valset and isinstance(prediction, dspy.Prediction) and prediction.keys()
+            if id(example) in self._valset and _succeeded(prediction)
         }
-        self.evaluated.append(Evaluated(program, scores))
+        self.evaluated.append(replace(self._running.pop(call_id), scores=scores))
 
-    def best(self) -> dspy.Module | None:
-        """The best program evaluated on the whole valset; the earliest of several."""
+    def best(self, student: dspy.Module) -> dspy.Module:
+        """The best program evaluated on the whole valset, the earliest of several; else the student."""
         complete = [found for found in self.evaluated if len(found.scores) == len(self._valset)]
-        best = max(complete, key=lambda found: sum(found.scores.values()), default=None)
-        return best and best.program
+        best = max(complete, key=lambda found: sum(found.scores.values()), default=_snapshot(student, {}))
+        program = with_instructions(student, best.instructions)
+        for name, predictor in program.named_predictors():
+            predictor.demos = [dspy.Example(demo) for demo in best.demos[name]]
+        return program
+
+
+def _succeeded(prediction: Any) -> bool:
+    """Whether a prediction is the program's own: DSPy puts an empty one in place of a failure."""
+    if isinstance(prediction, tuple):  # with its trace, as GEPA wants it
+        prediction = prediction[0]
+    return isinstance(prediction, dspy.Prediction) and bool(prediction.keys())

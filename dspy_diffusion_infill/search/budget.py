@@ -36,7 +36,9 @@ class Budget:
 
     def __post_init__(self) -> None:
         if self.metric_calls is None and self.seconds is None:
-            raise SettingsError("A budget must set metric_calls or seconds; got neither. A run is never unlimited.")
+            raise SettingsError(
+                "A budget must set metric_calls or seconds; got neither. A run is never unlimited."
+            )
         if self.metric_calls is not None and self.metric_calls < 1:
             raise SettingsError(f"metric_calls must be at least 1, or None; got {self.metric_calls}.")
         if self.seconds is not None and not self.seconds > 0:
@@ -44,8 +46,18 @@ class Budget:
         if not 0 < self.base_share <= 1:
             raise SettingsError(f"base_share must be above 0 and at most 1; got {self.base_share}.")
 
+    def describe(self) -> str:
+        """The caps in words.
 
-def check_budget(budget: Preset | Budget) -> None:
+        Example:
+            >>> Budget(metric_calls=200, seconds=600).describe()
+            '200 metric calls, 600 seconds'
+        """
+        caps = ((self.metric_calls, "metric calls"), (self.seconds, "seconds"))
+        return ", ".join(f"{cap:g} {unit}" for cap, unit in caps if cap is not None)
+
+
+def check_budget(budget: object) -> None:
     """Refuse what is neither a preset nor a `Budget`."""
     if not isinstance(budget, Budget) and budget not in CALLS_PER_EXAMPLE:
         words = ", ".join(map(repr, CALLS_PER_EXAMPLE))
@@ -58,12 +70,12 @@ def resolve_budget(budget: Preset | Budget, num_examples: int) -> Budget:
     Raises:
         SettingsError: If the baseline alone could not be scored.
     """
-    if not isinstance(budget, Budget):
+    if isinstance(budget, str):
         return Budget(metric_calls=CALLS_PER_EXAMPLE[budget] * num_examples)
     if budget.metric_calls is not None and budget.metric_calls < num_examples:
         raise SettingsError(
-            f"metric_calls must be at least the number of validation examples, {num_examples}, since the baseline "
-            f"is scored on each; got {budget.metric_calls}."
+            f"metric_calls must be at least the number of validation examples, {num_examples}, since the "
+            f"baseline is scored on each; got {budget.metric_calls}."
         )
     return budget
 

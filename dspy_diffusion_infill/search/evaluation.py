@@ -1,4 +1,4 @@
-"""Run programs and score them: each candidate on each example at most once, on many threads, within the budget."""
+"""Run and score programs: each candidate on each example at most once, in threads, within the budget."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from dspy_diffusion_infill.search.metrics import Metric
 Prompt = tuple[tuple[str, str], ...]
 
 CANDIDATES_FAULT = {"AdapterParseError", "ContextWindowExceededError", "LMInvalidRequestError"}
-"""Errors that a prompt causes: the answer cannot be parsed, or the request is too long or malformed. By name, since
-the classes live in other places in other versions of DSPy."""
+"""Errors that a prompt causes: the answer cannot be parsed, or the request is too long or malformed. By name,
+since the classes live in other places in other versions of DSPy."""
 NOT_CANDIDATES_FAULT = {"LMUnsupportedModelError"}
 
 
@@ -48,9 +48,9 @@ class Run:
 class Evaluator:
     """Scores candidates of one program on a set of examples.
 
-    A failure of the candidate (its text made an answer that cannot be parsed, or a prompt that is too long) is scored
-    as the lowest score there is, and counted. Any other failure is raised and is never a score. An example that the
-    metric could not judge counts for no candidate from then on.
+    A failure of the candidate (its text made an answer that cannot be parsed, or a prompt that is too long)
+    is scored as the lowest score there is, and counted. Any other failure is raised and is never a score. An
+    example that the metric could not judge counts for no candidate from then on.
 
     Args:
         program: Candidates are copies of it with other instructions. Not modified.
@@ -170,8 +170,9 @@ class Evaluator:
         if len(self.unscored) > cap:
             example, reason = next(iter(self.unscored.items()))
             raise MetricError(
-                f"The metric must leave at most {cap:g} of {len(self._examples)} {self._role} examples unscored "
-                f"(max_unscored); got {len(self.unscored)}, the first at {self._role} example {example}: {reason}"
+                f"The metric must leave at most {cap:g} of {len(self._examples)} {self._role} examples "
+                f"unscored (max_unscored); got {len(self.unscored)}, the first at {self._role} example "
+                f"{example}: {reason}"
             )
 
     def _run_all(self, tasks: Sequence[tuple[dspy.Module, int, bool]]) -> list[Run | None]:
@@ -197,7 +198,9 @@ class Evaluator:
                 prediction = program(**self._examples[example].inputs())
             except Exception as error:
                 if not is_candidates_fault(error):
-                    raise EvaluationError(f"The program failed on {where}: {type(error).__name__}: {error}") from error
+                    raise EvaluationError(
+                        f"The program failed on {where}: {type(error).__name__}: {error}"
+                    ) from error
                 return Run(failure=f"{type(error).__name__}: {error}")
             trace = _steps(program) if keep_trace else ()
             try:

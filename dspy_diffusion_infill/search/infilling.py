@@ -6,19 +6,19 @@ import itertools
 import logging
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import dspy
 
 from dspy_diffusion_infill.prompts.candidates import Candidate, key, propose
 from dspy_diffusion_infill.prompts.canvas import Filling, Infiller
 from dspy_diffusion_infill.prompts.conditioning import Conditioning
-from dspy_diffusion_infill.prompts.program import instructions_of
 from dspy_diffusion_infill.prompts.render import render_window
 from dspy_diffusion_infill.prompts.windows import SlidingWindow, Window
 from dspy_diffusion_infill.search.budget import Meter
 from dspy_diffusion_infill.search.evaluation import Evaluator
-from dspy_diffusion_infill.search.results import Trial
+from dspy_diffusion_infill.search.results import Trial, candidate_programs, changes, trial_logs
 from dspy_diffusion_infill.search.selection import TOLERANCE, Selection, select
 
 logger = logging.getLogger(__name__)
@@ -31,8 +31,9 @@ class Search:
     """Improve one program's instructions until no window helps or the budget is spent.
 
     Args:
-        program: Where to start. Not modified.
-        board: Scores candidates of that program; the program itself is scored in full.
+        program: Whose predictors are rendered. Not modified.
+        start: Its instructions at first.
+        board: Scores candidates of that program; has the scores of `start`.
         conditioning: Examples for the canvases.
         infiller: Fills them.
         masking: Which windows.
@@ -45,6 +46,7 @@ class Search:
     def __init__(
         self,
         program: dspy.Module,
+        start: Candidate,
         *,
         board: Evaluator,
         conditioning: Conditioning,
@@ -55,19 +57,14 @@ class Search:
         num_candidates: int,
         seed: int,
     ) -> None:
-        self.best: Candidate = instructions_of(program)
-        self.trials: list[Trial] = []
-        self._tried: dict[object, Candidate] = {key(self.best): self.best}
+        self.best = start
+        self._start, self._trials = start, list[Trial]()
+        self._tried: dict[object, Candidate] = {key(start): start}
         self._predictors = dict(program.named_predictors())
         self._board, self._conditioning, self._infiller = board, conditioning, infiller
         self._masking, self._selection, self._meter = masking, selection, meter
         self._num_candidates, self._seed = num_candidates, seed
         self._visits: Counter[str] = Counter()
-
-    @property
-    def tried(self) -> list[Candidate]:
-        """Every candidate so far, where the search started first."""
-        return list(self._tried.values())
 
     def run(self) -> str:
         """Search; Ctrl-C ends it. `best` is at every moment the best found so far.
@@ -82,6 +79,32 @@ class Search:
         except KeyboardInterrupt:
             logger.warning("Interrupted; the best so far is returned.")
             return "interrupted"
+
+    def reports(self, run: Mapping[str, Any]) -> dict[str, Any]:
+        """What was tried and what came of it, as plain data, under the names that DSPy's optimizers use.
+
+        Args:
+            run: What else is known of the run, for `detailed_results`.
+        """
+        board, tried = self._board, self._tried.values()
+        scored = [(candidate, mean) for candidate in tried if (mean := board.mean(candidate)) is not None]
+        summary = {
+            "instructions_before": dict(self._start),
+            "instructions_after": dict(self.best),
+            "changes": changes(self._start, self.best),
+            "score_before": board.mean(self._start),
+            "score_after": board.mean(self.best),
+            "num_failures": board.num_failures,
+            "unscored": dict(board.unscored),
+            "metric_calls": self._meter.spent,
+            "seconds": self._meter.seconds,
+            **run,
+        }
+        return {
+            "candidate_programs": candidate_programs(scored),
+            "trial_logs": trial_logs(self._trials),
+            "detailed_results": summary,
+        }
 
     def _passes(self) -> str:
         idle = 0
@@ -107,7 +130,7 @@ class Search:
         return "perfect score" if self._board.total(self.best) >= perfect - TOLERANCE else None
 
     def _windows(self, predictor: str) -> Iterator[Window]:
-        """Windows from left to right over a text that may change on the way; as many as it had at first, at most."""
+        """Windows from left to right over a text that may change on the way; no more than it had at first."""
         start = -1
         for _ in self._cut(predictor):
             window = next((window for window in self._cut(predictor) if window.start > start), None)
@@ -139,7 +162,7 @@ class Search:
             gain=self._mean(self.best) - self._mean(before),
             metric_calls=self._meter.spent - spent,
         )
-        self.trials.append(trial)
+        self._trials.append(trial)
         if trial.accepted:
             logger.info("%s: %r -> %r, score %.4g", predictor, trial.before, trial.after, trial.score)
         return trial.accepted

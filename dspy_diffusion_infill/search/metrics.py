@@ -29,10 +29,10 @@ class Verdict:
 class Metric:
     """Call a metric of any shape that DSPy's optimizers accept.
 
-    It may take two, three or five arguments, be a function, a partial, or an object with `__call__`, and return a
-    number, a bool, or a `Prediction(score=..., feedback=...)`. It is always called without a trace, since many
-    metrics turn strict when they get one. Arguments beyond the first two are passed (as None) only where they have
-    no default.
+    It may take two, three or five arguments, be a function, a partial, or an object with `__call__`, and
+    return a number, a bool, or a `Prediction(score=..., feedback=...)`. It is always called without a trace,
+    since many metrics turn strict when they get one. Arguments beyond the first two are passed (as None) only
+    where they have no default.
 
     Args:
         function: The metric; higher is better.
@@ -49,8 +49,10 @@ class Metric:
     def __init__(self, function: MetricFunction) -> None:
         if not callable(function):
             raise SettingsError(f"metric must be callable; got {function!r}.")
-        if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
-            raise SettingsError(f"metric must be a plain function; got the coroutine function {name_of(function)}.")
+        if any(map(inspect.iscoroutinefunction, (function, type(function).__call__))):
+            raise SettingsError(
+                f"metric must be a plain function; got the coroutine function {name_of(function)}."
+            )
         self.function = function
         self._padding = (None,) * (_num_required(function) - 2)
 
@@ -99,13 +101,12 @@ def _num_required(function: MetricFunction) -> int:
 
 
 def _number(value: Any, where: str) -> float:
-    score = value if isinstance(value, numbers.Number) else _field(value, "score")
-    number = score if isinstance(score, numbers.Real) else None
-    if number is None and getattr(score, "ndim", None) == 0:  # numpy's and torch's scalars
-        number = score.item()
+    score: Any = value if isinstance(value, numbers.Number) else _field(value, "score")
+    number = score.item() if getattr(score, "ndim", None) == 0 else score  # numpy's and torch's scalars
     if not isinstance(number, numbers.Real) or not math.isfinite(number):
         raise MetricError(
-            f"metric must return a finite number, a bool, or a Prediction with a score; got {value!r} on {where}."
+            "metric must return a finite number, a bool, or a Prediction with a score; "
+            f"got {value!r} on {where}."
         )
     return float(number)
 

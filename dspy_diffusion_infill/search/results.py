@@ -56,7 +56,11 @@ def changes(before: Candidate, after: Candidate) -> dict[str, dict[str, Any]]:
         >>> changes({"self": "Rate it."}, {"self": "Rate it well."})
         {'self': {'start': 7, 'before': '', 'after': ' well'}}
     """
-    spans: Mapping[str, tuple[int, str, str]] = {name: changed_span(before[name], after[name]) for name in after}
+    spans: Mapping[str, tuple[int, str, str]] = {
+        name: changed_span(before[name], after[name]) for name in after
+    }
     return {
-        name: {"start": start, "before": old, "after": new} for name, (start, old, new) in spans.items() if old != new
+        name: {"start": start, "before": old, "after": new}
+        for name, (start, old, new) in spans.items()
+        if old != new
     }

@@ -28,8 +28,8 @@ class Selection:
     """
 
     rule: Literal["race", "full"] = "race"
-    """`full` scores every candidate on every example. `race` drops a candidate as soon as it could not win even with
-    `max_score` on all examples left: the same winner for fewer metric calls."""
+    """`full` scores every candidate on every example. `race` drops a candidate as soon as it could not win
+    even with `max_score` on all examples left: the same winner for fewer metric calls."""
     shots: int = 8
     """Examples with reference outputs that a canvas shows the infiller; fewer if they do not fit."""
     max_score: float = 1.0
@@ -71,11 +71,13 @@ class Board(Protocol):
         ...
 
 
-def select(candidates: Sequence[Candidate], incumbent: Candidate, board: Board, selection: Selection) -> Candidate:
+def select(
+    candidates: Sequence[Candidate], incumbent: Candidate, board: Board, selection: Selection
+) -> Candidate:
     """Find the candidate with the highest total, if it beats the incumbent's.
 
-    A tie keeps the incumbent, and among candidates the earlier one. Both rules give the same winner as long as the
-    budget lasts; when it is spent, the best of those scored in full wins.
+    A tie keeps the incumbent, and among candidates the earlier one. Both rules give the same winner as long
+    as the budget lasts; when it is spent, the best of those scored in full wins.
 
     Args:
         candidates: In the order in which ties are decided.
@@ -93,7 +95,7 @@ class _Race:
         self.field, self.board, self.selection = field, board, selection
 
     def run(self) -> None:
-        """All run the first block; the most promising runs on to the end; the others follow block by block."""
+        """All run the first block; the most promising runs to the end; the others follow block by block."""
         num_examples = len(self.board.examples)
         if not self._advance(self._hopeful(), BLOCK):
             return
@@ -121,11 +123,14 @@ class _Race:
 
     def _hopeful(self) -> list[int]:
         """Those not yet scored in full that could still take the lead."""
-        return [n for n in range(1, len(self.field)) if self._left(n) and self._could_lead(n, self._leader())]
+        leader = self._leader()
+        bar = self._total(leader)
 
-    def _could_lead(self, n: int, leader: int) -> bool:
-        margin = self._total(n) + self._max_score() * self._left(n) - self._total(leader)
-        return margin > TOLERANCE or (n < leader and margin > -TOLERANCE)
+        def could_lead(n: int, left: int) -> bool:
+            margin = self._total(n) + self._max_score() * left - bar
+            return margin > TOLERANCE or (n < leader and margin > -TOLERANCE)
+
+        return [n for n in range(1, len(self.field)) if (left := self._left(n)) and could_lead(n, left)]
 
     def _max_score(self) -> float:
         bounded = self.selection.rule == "race" and self.board.highest() <= self.selection.max_score

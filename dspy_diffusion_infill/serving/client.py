@@ -33,10 +33,15 @@ class RemoteInfiller:
 
     def __init__(self, url: str, *, denoising: Denoising = Denoising(), timeout_s: float = 600.0) -> None:  # noqa: B008  (frozen)
         self.url = url.rstrip("/")
-        self._denoising = {name: value for name, value in asdict(denoising).items() if name != "num_candidates"}
+        self._denoising = {
+            name: value for name, value in asdict(denoising).items() if name != "num_candidates"
+        }
         self._client = httpx.Client(base_url=self.url, timeout=httpx.Timeout(timeout_s, connect=5.0))
         health = self._ask("GET", "/health")
-        self._model, self._context_length = self._read(health, "model", str), self._read(health, "context_length", int)
+        self._model, self._context_length = (
+            self._read(health, "model", str),
+            self._read(health, "context_length", int),
+        )
 
     @property
     def name(self) -> str:
@@ -55,7 +60,9 @@ class RemoteInfiller:
 
     def num_tokens(self, canvas: Canvas) -> int:
         """Tokens of the whole canvas, masks and chat template included."""
-        return self._read(self._ask("POST", "/v1/tokenize", {"canvas": canvas_to_json(canvas)}), "num_tokens", int)
+        return self._read(
+            self._ask("POST", "/v1/tokenize", {"canvas": canvas_to_json(canvas)}), "num_tokens", int
+        )
 
     def infill(self, canvases: Sequence[Canvas], *, num_candidates: int, seed: int) -> list[list[Filling]]:
         """Fill every canvas `num_candidates` times."""
@@ -76,7 +83,9 @@ class RemoteInfiller:
             answer.raise_for_status()
             return answer.json()
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise InfillerUnavailableError(f"No infiller answers at {self.url}{path}: {error or repr(error)}") from error
+            raise InfillerUnavailableError(
+                f"No infiller answers at {self.url}{path}: {error or repr(error)}"
+            ) from error
         except ValueError as error:
             if isinstance(error, CanvasError):
                 raise
@@ -84,5 +93,7 @@ class RemoteInfiller:
 
     def _read(self, answer: Any, name: str, kind: type) -> Any:
         if not isinstance(answer, dict) or not isinstance(answer.get(name), kind):
-            raise InfillerUnavailableError(f"What answers at {self.url} is no infiller: its answer lacks {name!r}.")
+            raise InfillerUnavailableError(
+                f"What answers at {self.url} is no infiller: its answer lacks {name!r}."
+            )
         return answer[name]

@@ -18,9 +18,9 @@ def connect(infiller: str | os.PathLike[str] | Infiller | None, denoising: Denoi
     """Find or load an infiller.
 
     Args:
-        infiller: None for the served model (the URL in `DIFFUSION_INFILL_URL`, else `http://127.0.0.1:8011`); a URL;
-            a path or hub id, loaded in this process; "embedded" for the toy model in the package; or an infiller,
-            which keeps its own settings.
+        infiller: None for the served model (the URL in `DIFFUSION_INFILL_URL`, else `http://127.0.0.1:8011`);
+            a URL; a path or hub id, loaded in this process; "embedded" for the toy model in the package; or
+            an infiller, which keeps its own settings.
         denoising: How masks are turned into text.
 
     Raises:
@@ -46,8 +46,8 @@ def _served(denoising: Denoising) -> Infiller:
     except InfillerUnavailableError as error:
         raise InfillerUnavailableError(
             f"No served model answers at {url}. Serve one (diffusion-infill serve --model MODEL) and set "
-            f"{URL_VARIABLE} if it is elsewhere; or load one here with infiller='path or hub id'; or try the embedded "
-            "toy model with infiller='embedded'."
+            f"{URL_VARIABLE} if it is elsewhere; or load one here with infiller='path or hub id'; or try the "
+            "embedded toy model with infiller='embedded'."
         ) from error
 
 
@@ -57,4 +57,6 @@ def _loaded(name: str, denoising: Denoising) -> Infiller:
             raise MissingExtraError(f"Loading the infiller {name!r} in this process", "engine")
     # imported by name, so that no module imports both dspy and torch
     model = importlib.import_module("dspy_diffusion_infill.engine.model").load(name)
-    return importlib.import_module("dspy_diffusion_infill.engine.infiller").DiffusionInfiller(model, denoising)
+    return importlib.import_module("dspy_diffusion_infill.engine.infiller").DiffusionInfiller(
+        model, denoising
+    )

@@ -45,7 +45,9 @@ def _messages_to_json(messages: Iterable[Message]) -> list[dict[str, Any]]:
     return [
         {
             "role": message.role,
-            "parts": [{"masked": part.num_tokens} if isinstance(part, Masked) else part for part in message.parts],
+            "parts": [
+                {"masked": part.num_tokens} if isinstance(part, Masked) else part for part in message.parts
+            ],
         }
         for message in messages
     ]

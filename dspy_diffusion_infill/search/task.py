@@ -1,0 +1,58 @@
+"""What one compile works on, checked before anything is spent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import dspy
+
+from dspy_diffusion_infill.errors import SettingsError
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A program and the examples to improve it on."""
+
+    student: dspy.Module
+    trainset: list[dspy.Example]
+    """Conditions the infilling."""
+    valset: list[dspy.Example]
+    """Selects the best."""
+    selects_on_trainset: bool
+    """Whether the two are the same."""
+
+
+def make_task(
+    student: dspy.Module, trainset: Iterable[dspy.Example], valset: Iterable[dspy.Example] | None
+) -> Task:
+    """Check what the user passed.
+
+    Raises:
+        SettingsError: If the student is no program or has no predictors, or the examples are none, or none
+            with inputs.
+    """
+    if not isinstance(student, dspy.Module):
+        raise SettingsError(f"student must be a dspy.Module; got {student!r}.")
+    if not student.named_predictors():
+        raise SettingsError("The program has no predictors, so there are no instructions to infill.")
+    conditions = list(trainset)
+    selects = conditions if valset is None else list(valset)
+    _check_examples("trainset", conditions)
+    _check_examples("valset", selects)
+    return Task(student, conditions, selects, valset is None)
+
+
+def _check_examples(name: str, examples: Sequence[dspy.Example]) -> None:
+    if not examples:
+        raise SettingsError(f"{name} must hold at least one example; got none.")
+    for number, example in enumerate(examples):
+        if not isinstance(example, dspy.Example):
+            raise SettingsError(f"{name} must hold dspy.Example objects; got {example!r} at {number}.")
+        try:
+            example.inputs()
+        except ValueError as error:
+            raise SettingsError(
+                f"{name} must hold examples that name their inputs; example {number} does not. "
+                "Call example.with_inputs('field', ...)."
+            ) from error
