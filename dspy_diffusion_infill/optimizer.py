@@ -1,7 +1,4 @@
-"""The optimizer.
-
-program -> instructions -> windows -> canvas -> infill -> candidates -> validation -> best program
-"""
+"""Program -> instructions -> windows -> canvas -> infill -> candidates -> validation -> best program."""
 
 from __future__ import annotations
 
@@ -161,10 +158,8 @@ class DiffusionInfill(Teleprompter):
         plain = {"budget": budget, "seed": self.seed, "num_threads": self.num_threads}
         for group in ("masking", "denoising", "selection"):
             plain |= {f"{group}.{name}": value for name, value in asdict(getattr(self, group)).items()}
-        plain["metric"], plain["base"] = (
-            name_of(self._metric().function),
-            self.base and name_of(type(self.base)),
-        )
+        plain["metric"] = name_of(self._metric().function)
+        plain["base"] = self.base and type(self.base).__name__
         plain["infiller"] = getattr(self.infiller, "name", self.infiller)
         return plain
 

@@ -51,7 +51,7 @@ def propose(
     rejected: list[Rejected] = []
     for filling in sorted(fillings, key=lambda filling: -filling.log_likelihood):
         (text,) = filling.texts
-        instructions = inspect.cleandoc(window.replace(incumbent[predictor], text))
+        instructions = _as_read(window.replace(incumbent[predictor], text))
         candidate = {**incumbent, predictor: instructions}
         reason = _flaw(incumbent[predictor], window, text, instructions)
         if reason is not None:
@@ -61,13 +61,19 @@ def propose(
     return candidates, rejected
 
 
+def _as_read(text: str) -> str:
+    """The form in which DSPy reads instructions back; cleaning once does not always reach it."""
+    cleaned = inspect.cleandoc(text)
+    return text if cleaned == text else _as_read(cleaned)
+
+
 def _flaw(before: str, window: Window, filling: str, after: str) -> str | None:
     if (
         not all(character.isprintable() or character == "\n" for character in filling)
         or "\N{REPLACEMENT CHARACTER}" in filling
     ):
         return "unprintable"
-    if not after:
+    if not after.strip():
         return "empty"
     if after == before:
         return "unchanged"

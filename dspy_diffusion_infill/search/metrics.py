@@ -101,7 +101,7 @@ def _num_required(function: MetricFunction) -> int:
 
 
 def _number(value: Any, where: str) -> float:
-    score: Any = value if isinstance(value, numbers.Number) else _field(value, "score")
+    score: Any = value if _field(value, "score") is None else value.score
     number = score.item() if getattr(score, "ndim", None) == 0 else score  # numpy's and torch's scalars
     if not isinstance(number, numbers.Real) or not math.isfinite(number):
         raise MetricError(

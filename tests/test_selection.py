@@ -1,0 +1,97 @@
+"""Selection: the race has the winner of a full comparison, for fewer calls."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dspy_diffusion_infill.errors import SettingsError
+from dspy_diffusion_infill.search.selection import Selection, select
+
+
+class Table:
+    """A board over a table of scores: row 0 is the incumbent, scored already. Candidates are named by row."""
+
+    def __init__(self, rows, budget=10_000):
+        self.rows, self.budget, self.calls = rows, budget, 0
+        self.seen = {(0, n) for n in range(len(rows[0]))}
+        self.examples = range(len(rows[0]))
+
+    def run(self, pairs):
+        for candidate, example in pairs:
+            if (candidate, example) not in self.seen:
+                if self.calls == self.budget:
+                    return False
+                self.calls += 1
+                self.seen.add((candidate, example))
+        return True
+
+    def num_scored(self, candidate):
+        return sum(row == candidate for row, _ in self.seen)
+
+    def total(self, candidate):
+        return sum(self.rows[row][example] for row, example in self.seen if row == candidate)
+
+    def highest(self):
+        return max(self.rows[row][example] for row, example in self.seen)
+
+    def select(self, rule, **settings):
+        return select(list(range(1, len(self.rows))), 0, self, Selection(rule=rule, **settings))
+
+
+scores = st.sampled_from([0.0, 0.25, 0.5, 1.0])
+tables = st.integers(1, 20).flatmap(
+    lambda width: st.lists(st.lists(scores, min_size=width, max_size=width), min_size=1, max_size=7)
+)
+
+
+@given(tables)
+def test_the_race_has_the_winner_of_the_full_comparison(rows):
+    totals = [sum(row) for row in rows]
+    raced, full = Table(rows), Table(rows)
+    assert raced.select("race") == full.select("full") == totals.index(max(totals))
+    assert raced.calls <= full.calls
+
+
+@given(tables)
+def test_scores_above_the_stated_maximum_never_cost_the_winner(rows):
+    totals = [sum(row) for row in rows]
+    if rows[0][0] == 1.0:  # seen before the race: 1.0 is more than the 0.5 it was told
+        assert Table(rows).select("race", max_score=0.5) == totals.index(max(totals))
+
+
+def test_hopeless_candidates_stop_at_the_first_block():
+    incumbent, hopeless, winner = [1.0] * 11 + [0.0], [0.0] * 12, [1.0] * 12
+    table = Table([incumbent, hopeless, winner])
+    assert table.select("race") == 2
+    assert table.calls == 4 + 12  # one block, and the winner in full
+
+
+def test_a_perfect_incumbent_costs_no_call():
+    table = Table([[1.0] * 8, [1.0] * 8, [0.0] * 8])
+    assert table.select("race") == 0
+    assert table.calls == 0
+
+
+def test_a_tie_keeps_the_incumbent_and_then_the_earlier_candidate():
+    assert Table([[1, 0], [0, 1]]).select("full") == 0
+    assert Table([[0, 0], [0, 1], [1, 0]]).select("full") == 1
+
+
+@pytest.mark.parametrize("rule", ["race", "full"])
+def test_a_spent_budget_leaves_the_best_of_those_scored_in_full(rule):
+    rows = [[0.0] * 8, [0.5] * 8, [1.0] * 8]
+    assert Table(rows, budget=7).select(rule) == 0
+    assert Table(rows, budget=4 + 4 + 4).select(rule) == 2
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"rule": "fast"}, "rule must be 'race' or 'full'; got 'fast'"),
+        ({"shots": -1}, "shots must be at least 0; got -1"),
+        ({"max_unscored": 1.0}, "max_unscored must be at least 0 and below 1; got 1.0"),
+    ],
+)
+def test_a_setting_out_of_range_is_refused(setting, message):
+    with pytest.raises(SettingsError, match=message):
+        Selection(**setting)
