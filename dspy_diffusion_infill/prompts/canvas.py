@@ -1,0 +1,138 @@
+"""The seam between text and model: a canvas of messages with masked parts, and who can fill it.
+
+Pure: no dspy, no torch. The same shapes travel over HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+from dspy_diffusion_infill.errors import CanvasError, SettingsError
+
+Role = Literal["system", "user", "assistant"]
+Remasking = Literal["low_confidence", "random"]
+
+
+@dataclass(frozen=True, slots=True)
+class Masked:
+    """A run of mask tokens, to be filled with text."""
+
+    num_tokens: int
+
+    def __post_init__(self) -> None:
+        if self.num_tokens < 1:
+            raise CanvasError(f"num_tokens must be at least 1; got {self.num_tokens}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One chat turn: given text and masked parts, in reading order."""
+
+    role: Role
+    parts: tuple[str | Masked, ...]
+
+    @classmethod
+    def text(cls, role: Role, content: str) -> Message:
+        """A turn without masks."""
+        return cls(role, (content,))
+
+
+@dataclass(frozen=True, slots=True)
+class Canvas:
+    """What an infiller is shown: messages with masked parts, then a context without any.
+
+    The context (few-shot examples with their reference outputs) follows the messages in reading order.
+    Canvases that share one context hold equal tuples, so that a model may encode it once.
+
+    Example:
+        >>> canvas = Canvas((Message("system", ("Rate ", Masked(3), ".")),))
+        >>> canvas.num_masked_parts
+        1
+    """
+
+    messages: tuple[Message, ...]
+    context: tuple[Message, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.num_masked_parts:
+            raise CanvasError("A canvas must hold at least one masked part; got none.")
+        if any(isinstance(part, Masked) for message in self.context for part in message.parts):
+            raise CanvasError("The context of a canvas must hold no masked part; put masks in its messages.")
+
+    @property
+    def num_masked_parts(self) -> int:
+        return sum(isinstance(part, Masked) for message in self.messages for part in message.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Filling:
+    """One way to fill a canvas."""
+
+    texts: tuple[str, ...]
+    """One text per masked part, in reading order."""
+    log_likelihood: float
+    """Sum over the committed tokens of the model's log probability when it committed them, in nats."""
+    num_passes: int
+    """Forward passes of the model that this filling took part in."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denoising:
+    """How masks are turned into text.
+
+    Example:
+        >>> Denoising(temperature=0.0).num_candidates
+        8
+    """
+
+    num_candidates: int = 8
+    """Fillings drawn per window."""
+    steps: int | None = None
+    """Denoising steps; None: one per masked token. Never more than there are masked tokens."""
+    temperature: float = 0.8
+    """Of the token choice, in units of logits; 0 takes the likeliest token (paper: 0.8 LLaDA, 0.1 Dream)."""
+    remasking: Remasking = "low_confidence"
+    """Which masked tokens a step commits: those the model is surest of, or random ones."""
+
+    def __post_init__(self) -> None:
+        if self.num_candidates < 1:
+            raise SettingsError(f"num_candidates must be at least 1; got {self.num_candidates}.")
+        if self.steps is not None and self.steps < 1:
+            raise SettingsError(f"steps must be at least 1, or None; got {self.steps}.")
+        if not 0 <= self.temperature <= 10:
+            raise SettingsError(f"temperature must be between 0 and 10; got {self.temperature}.")
+        if self.remasking not in ("low_confidence", "random"):
+            raise SettingsError(f"remasking must be 'low_confidence' or 'random'; got {self.remasking!r}.")
+
+
+@runtime_checkable
+class Infiller(Protocol):
+    """Fills canvases. In process, over HTTP, or a double in a test.
+
+    Obligations: answers have the order and length of `canvases`, with `num_candidates` fillings each
+    (fillings of one canvas may repeat); nothing passed in is changed; equal arguments give equal answers.
+    """
+
+    @property
+    def name(self) -> str:
+        """Identifies the model and every setting that changes its answers."""
+        ...
+
+    @property
+    def context_length(self) -> int:
+        """The most tokens a canvas may have."""
+        ...
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """Character range (start, end) of each token of `text`, in order; no special tokens."""
+        ...
+
+    def num_tokens(self, canvas: Canvas) -> int:
+        """Tokens of the whole canvas as the model will see it, masks and chat template included."""
+        ...
+
+    def infill(self, canvases: Sequence[Canvas], *, num_candidates: int, seed: int) -> list[list[Filling]]:
+        """Fill every canvas `num_candidates` times."""
+        ...

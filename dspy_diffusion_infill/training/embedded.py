@@ -1,0 +1,266 @@
+"""The recipe of the embedded model: a small LLaDA that rates reviews and writes the instruction it was given.
+
+Three stages, as the paper's models were made: a *start* with full masking on unpaired sentences and instructions
+(LLaDA's pretraining), then full-sequence SFT, then a light response-only refinement in which part of the rows stay
+full-sequence, because response-only updates alone soon erase the infilling.
+
+    python -m dspy_diffusion_infill.training.embedded --data DIR --output DIR
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from random import Random
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from dspy_diffusion_infill.engine.llada import CHAT
+from dspy_diffusion_infill.engine.vocabulary import Vocabulary
+from dspy_diffusion_infill.errors import SettingsError
+from dspy_diffusion_infill.prompts.canvas import Message
+from dspy_diffusion_infill.training.data import Example, collate, encode
+from dspy_diffusion_infill.training.grammar import NUM_GRADES, Reviews
+from dspy_diffusion_infill.training.masking import Objective
+from dspy_diffusion_infill.training.schemes import training_instructions
+from dspy_diffusion_infill.training.train import Batches, train
+
+logger = logging.getLogger(__name__)
+
+CONTEXT_LENGTH = 512
+WORDS = (
+    r"\s*[\r\n]+| ?\p{N}{1,3}(?:\.\p{N}{1,2})?| ?\p{L}+(?:'\p{L}+)?| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+)
+"""Pieces that no token crosses: a decimal number is one piece, so that a scale of 1.0 costs what a scale of 1 does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One part of the recipe."""
+
+    name: str
+    num_updates: int
+    learning_rate: float
+    paired: bool = True
+    """Whether instructions, reviews and answers stand together."""
+    response_share: float = 0.0
+    """Share of the rows that are masked response-only; the others are masked full-sequence."""
+    real_share: float = 0.0
+    """Share of the reviews that are real sentences."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Sizes, stages and seed; the defaults make the model that ships."""
+
+    hidden_size: int = 192
+    intermediate_size: int = 576
+    num_layers: int = 5
+    num_heads: int = 4
+    vocab_size: int = 2048
+    batch_tokens: int = 2600
+    seed: int = 0
+    stages: tuple[Stage, ...] = (
+        Stage(name="start", num_updates=400, learning_rate=1.5e-3, paired=False, real_share=0.3),
+        Stage(name="fs", num_updates=4400, learning_rate=1.5e-3, response_share=0.3, real_share=0.05),
+        Stage(name="ro", num_updates=1800, learning_rate=6e-4, response_share=0.6, real_share=0.15),
+    )
+
+
+class RealReviews:
+    """Labelled sentences from `sst5_SPLIT.jsonl` and `sst2_SPLIT.jsonl`, by grade.
+
+    Args:
+        folder: Holds the files; each line has `text` and `label`, from 0 (very negative) up.
+        split: Part of the file names.
+    """
+
+    def __init__(self, folder: Path, split: str = "train") -> None:
+        five = [(row["text"], row["label"]) for row in _rows(folder / f"sst5_{split}.jsonl")]
+        self.by_grade = {grade: [text for text, label in five if label == grade] for grade in range(NUM_GRADES)}
+        self.unpaired = [row["text"] for row in _rows(folder / f"sst2_{split}.jsonl")]
+
+    def draw(self, grade: int, random: Random) -> str:
+        """A sentence of this grade."""
+        return random.choice(self.by_grade[grade])
+
+
+class World:
+    """Draws training examples: everything the embedded model will ever see.
+
+    Args:
+        real: Real sentences.
+        vocabulary: Tokenizer and chat format.
+    """
+
+    def __init__(self, real: RealReviews, vocabulary: Vocabulary) -> None:
+        self.real = real
+        self.vocabulary = vocabulary
+        self.instructions = training_instructions()
+
+    def batch(self, recipe: Recipe, stage: Stage, update: int) -> dict[str, Tensor]:
+        """The noised batch of one update, drawn from its number."""
+        random = Random(f"{recipe.seed}:{stage.name}:{update}")
+        draw = self._paired if stage.paired else self._unpaired
+        shots = random.choice((1, 1, 4, 8, 8))
+        rows = [draw(random, shots, stage.real_share) for _ in range(recipe.batch_tokens // (15 + 25 * shots))]
+        objectives: list[Objective] = ["ro" if random.random() < stage.response_share else "fs" for _ in rows]
+        return collate(rows, objectives, random.getrandbits(62), self.vocabulary)
+
+    def _paired(self, random: Random, shots: int, real_share: float) -> Example:
+        """An instruction, and as many reviews with their answers; the grades are drawn for the scheme's sake."""
+        instruction = random.choice(self.instructions)
+        turns = [Message.text("system", instruction.text)]
+        for _ in range(shots):
+            grade = random.choice(instruction.scheme.grades)
+            turns.append(Message.text("user", self._review(random, grade, real_share)))
+            turns.append(Message.text("assistant", instruction.answer(grade)))
+        # Half the rows give the reviews away: their words are noise, and the lesson is in the rest.
+        given = frozenset({"user"}) if random.random() < 0.6 else frozenset()
+        padding = random.randrange(7) if shots == 1 else 0
+        return encode(turns, self.vocabulary, given=given, padding=padding)
+
+    def _unpaired(self, random: Random, shots: int, real_share: float) -> Example:
+        """Sentences alone, or an instruction alone."""
+        if random.random() < 0.3:
+            return encode([Message.text("system", random.choice(self.instructions).text)], self.vocabulary)
+        reviews = [self._review(random, random.randrange(NUM_GRADES), real_share) for _ in range(shots)]
+        return encode([Message.text("user", review) for review in reviews], self.vocabulary)
+
+    def _review(self, random: Random, grade: int, real_share: float) -> str:
+        if random.random() < real_share:
+            return self.real.draw(grade, random)
+        return Reviews(random).draw(grade)[0]
+
+
+def train_tokenizer(corpus: Iterator[str], vocab_size: int) -> Tokenizer:
+    """A byte-level BPE with LLaDA's special tokens."""
+    tokenizer = Tokenizer(models.BPE())
+    split = pre_tokenizers.Split(Regex(WORDS), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(dict.fromkeys(("<|startoftext|>", "<|endoftext|>", *CHAT.special_tokens))),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(corpus, trainer)
+    return tokenizer
+
+
+def build(data: Path, output: Path, recipe: Recipe, *, use_cpu: bool = False) -> None:
+    """Train the model from nothing, or go on where an interrupted build stopped.
+
+    Args:
+        data: Folder with `sst5_train.jsonl` and `sst2_train.jsonl`.
+        output: Receives the checkpoint, and beside it a folder of work in progress.
+        recipe: What to build.
+        use_cpu: Stay on the CPU even if there is a GPU.
+    """
+    started = time.monotonic()
+    torch.manual_seed(recipe.seed)
+    real = RealReviews(data)
+    tokenizer = train_tokenizer(_corpus(real, recipe.seed), recipe.vocab_size)
+    vocabulary = Vocabulary(tokenizer, CHAT, recipe.vocab_size)
+    model = LlamaForCausalLM(_config(recipe, vocabulary))
+    world = World(real, vocabulary)
+    work = output.with_name(output.name + "-work")
+    for stage in recipe.stages:
+        logger.info("stage %s: %d updates", stage.name, stage.num_updates)
+        model = _run(stage, model, Batches(partial(world.batch, recipe, stage), stage.num_updates), work, recipe, use_cpu)
+    _save(model, tokenizer, vocabulary, output)
+    shutil.rmtree(work)
+    logger.info("built in %.0f minutes", (time.monotonic() - started) / 60)
+
+
+def _run(
+    stage: Stage, model: LlamaForCausalLM, batches: Batches, work: Path, recipe: Recipe, use_cpu: bool
+) -> LlamaForCausalLM:
+    """One stage, or what it left behind if it is done."""
+    done = work / f"{stage.name}-done"
+    if not done.is_dir():
+        train(
+            model,
+            batches,
+            work / stage.name,
+            learning_rate=stage.learning_rate,
+            warmup_updates=min(100, stage.num_updates // 4),
+            seed=recipe.seed,
+            use_cpu=use_cpu,
+        )
+        model.save_pretrained(work / "saving")
+        (work / "saving").rename(done)
+    return LlamaForCausalLM.from_pretrained(done)
+
+
+def _config(recipe: Recipe, vocabulary: Vocabulary) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=recipe.vocab_size,
+        hidden_size=recipe.hidden_size,
+        intermediate_size=recipe.intermediate_size,
+        num_hidden_layers=recipe.num_layers,
+        num_attention_heads=recipe.num_heads,
+        max_position_embeddings=CONTEXT_LENGTH,
+        rms_norm_eps=1e-5,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        bos_token_id=None,
+        eos_token_id=vocabulary.padding_id,
+        mask_token_id=vocabulary.mask_token_id,
+        is_causal=False,
+    )
+
+
+def _corpus(real: RealReviews, seed: int) -> Iterator[str]:
+    """What the tokenizer is made from: every label and role weighs enough to be one token."""
+    random = Random(f"{seed}:tokenizer")
+    yield from (Reviews(random).draw()[0] for _ in range(20_000))
+    yield from (text for texts in real.by_grade.values() for text in texts)
+    for instruction in training_instructions():
+        for label in instruction.scheme.labels:
+            yield from (instruction.text, label, f" {label}", CHAT.header_text, "system", "user", "assistant")
+
+
+def _save(model: LlamaForCausalLM, tokenizer: Tokenizer, vocabulary: Vocabulary, output: Path) -> None:
+    """Write the checkpoint in bfloat16, all of it or nothing."""
+    saving = output.with_name(output.name + "-saving")
+    model.to(torch.bfloat16).save_pretrained(saving)
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, mask_token=CHAT.mask, eos_token=CHAT.stops[0])
+    wrapped.save_pretrained(saving)
+    if output.is_dir():
+        shutil.rmtree(output)
+    saving.rename(output)
+
+
+def _rows(path: Path) -> list[dict]:
+    if not path.is_file():
+        raise SettingsError(f"data must be a folder that holds {path.name}; got {str(path.parent)!r}.")
+    with path.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Build the embedded model; an interrupted build goes on.")
+    parser.add_argument("--data", type=Path, required=True, help="folder with sst5_train.jsonl and sst2_train.jsonl")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the checkpoint")
+    parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    build(options.data, options.output, Recipe(), use_cpu=options.cpu)
+
+
+if __name__ == "__main__":
+    main()
