@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -21,22 +22,24 @@ class BidirectionalDecoder:
         network: The transformers model, with `model` and `lm_head`. Set to evaluation, gradients off.
         vocabulary: Tokenizer and chat format.
         name: Identifies weights and precision.
+        context_length: The longest sequence the model was made for, in tokens.
+        shift: How many places before a token its logits are read; 0, or 1 for a model that was adapted from
+            predicting the next token.
     """
 
-    def __init__(self, network: PreTrainedModel, vocabulary: Vocabulary, name: str) -> None:
+    def __init__(
+        self, network: PreTrainedModel, vocabulary: Vocabulary, name: str, context_length: int, shift: int = 0
+    ) -> None:
         self.network = network.eval().requires_grad_(False)
         self.vocabulary = vocabulary
         self.name = name
+        self.context_length = context_length
+        self.shift = shift
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.network.device
-
-    @property
-    def context_length(self) -> int:
-        """The longest sequence the model was made for, in tokens."""
-        return self.network.config.max_position_embeddings
 
     @property
     def mask_token_id(self) -> int:
@@ -53,34 +56,37 @@ class BidirectionalDecoder:
         # A mask tensor, even one that masks nothing, keeps attention from its fastest kernel.
         padding = None if attention_mask.all() else attention_mask
         hidden = self.network.model(input_ids=ids, attention_mask=padding, use_cache=False).last_hidden_state
-        return self.network.lm_head(hidden[wanted]).float()
+        rows, positions = wanted.nonzero(as_tuple=True)
+        return self.network.lm_head(hidden[rows, (positions - self.shift).clamp(min=0)]).float()
 
 
 def read_network(
     folder: Path,
-    architecture: type[PreTrainedModel],
+    architecture: Any,
     config: PreTrainedConfig,
     *,
     key_mapping: dict[str, str] | None,
     device: torch.device,
     dtype: torch.dtype,
+    may_leave_over: bool = False,
 ) -> PreTrainedModel:
-    """Read safetensors weights into a transformers class; every weight must find its place.
+    """Read safetensors weights into a transformers class; every weight must be found.
 
     Args:
         folder: Of the checkpoint.
-        architecture: The transformers class.
+        architecture: The transformers class, or one of its Auto classes.
         config: Its config.
         key_mapping: The checkpoint's weight names, as regular expressions, to the class's; None if equal.
         device: Where the weights go.
         dtype: Precision of the computation.
+        may_leave_over: Whether the checkpoint may hold weights that the class has no use for.
 
     Raises:
         ModelError: If a file is broken, or a weight is missing, left over or of another shape.
     """
     weight_files(folder)
     try:
-        network, report = architecture.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
+        network, report = architecture.from_pretrained(
             folder,
             config=config,
             key_mapping=key_mapping,
@@ -93,7 +99,7 @@ def read_network(
         )
     except (SafetensorError, OSError, RuntimeError) as error:
         raise ModelError(f"The weights in {str(folder)!r} cannot be read: {error}") from error
-    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+    for what in ("missing_keys", "mismatched_keys", *([] if may_leave_over else ["unexpected_keys"])):
         if keys := sorted(map(str, report[what])):
             raise ModelError(
                 f"The weights in {str(folder)!r} must fit {architecture.__name__} exactly; "

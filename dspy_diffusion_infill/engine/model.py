@@ -10,8 +10,9 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from dspy_diffusion_infill.engine import checkpoint, llada
+from dspy_diffusion_infill.engine import checkpoint, dream, llada, masked_lm
 from dspy_diffusion_infill.engine.vocabulary import Vocabulary
 from dspy_diffusion_infill.errors import ModelError, SettingsError
 
@@ -149,12 +150,17 @@ def load(source: str, device: str = "auto", dtype: Dtype = "auto", revision: str
 def _family(config: dict[str, Any]) -> Callable[..., TextModel]:
     """Which module loads this architecture."""
     found = config.get("model_type")
-    if found == "llada" or (found == "llama" and config.get("is_causal") is False):
+    bidirectional = config.get("is_causal") is False
+    if found == "llada" or (found == "llama" and bidirectional):
         return llada.load
-    why = ' without "is_causal": false, a causal model' if found == "llama" else ""
+    if found == "Dream" or (found == "qwen2" and bidirectional):
+        return dream.load
+    if found in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        return masked_lm.load
+    why = ' without "is_causal": false, a causal model' if found in ("llama", "qwen2") else ""
     raise ModelError(
-        f"model_type must be 'llada', or 'llama' with \"is_causal\": false; config.json says {found!r}{why}. "
-        "Only masked diffusion LMs can infill."
+        "model_type must be 'llada', 'Dream', 'llama' or 'qwen2' with \"is_causal\": false, or a masked LM; "
+        f"config.json says {found!r}{why}. Only masked diffusion LMs can infill."
     )
 
 

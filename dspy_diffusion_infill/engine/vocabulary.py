@@ -23,20 +23,24 @@ class ChatFormat:
     mask: str
     """The absorbing state."""
     stops: tuple[str, ...]
-    """Tokens that end a generated answer."""
+    """Tokens that end a generated answer; the first one also pads."""
     start: tuple[str, ...] = ()
     """Opens the sequence."""
-    header: tuple[str, str] | None = None
-    """Before and after the role of a turn; None when roles are not written."""
+    header: tuple[str, ...] = ()
+    """Before the role of a turn and, if there are two, after it; empty when roles are not written."""
     header_text: str = ""
     """Text between header and content."""
     end: tuple[str, ...] = ()
     """Closes a turn."""
+    end_text: str = ""
+    """Text between turns."""
+    system: str | None = None
+    """Content of the system turn where a conversation has none; None for no such turn."""
 
     @property
     def special_tokens(self) -> tuple[str, ...]:
         """Every special token that the format needs."""
-        return (self.mask, *self.stops, *self.start, *(self.header or ()), *self.end)
+        return (self.mask, *self.stops, *self.start, *self.header, *self.end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,8 @@ class Vocabulary:
         self.chat = chat
         self.num_ids = num_ids
         self.mask_token_id: int = ids[chat.mask]
+        self.padding_id: int = ids[chat.stops[0]]
+        self.padding_id: int = ids[chat.stops[0]]
         self.stop_ids = frozenset(ids[token] for token in chat.stops)
         special = {id_ for id_, token in tokenizer.get_added_tokens_decoder().items() if token.special}
         special |= {ids[token] for token in chat.special_tokens}
@@ -107,28 +113,38 @@ class Vocabulary:
         ids = [self._ids[token] for token in self.chat.start]
         masked: list[range] = []
         contents: list[range] = []
-        for message in messages:
-            ids += self._header(message.role)
-            start = len(ids) + len(self.encode(self.chat.header_text))
-            for part in _joined((self.chat.header_text, *_trimmed(message.parts))):
+        for message in self._turns(messages):
+            header, before = self._header(message.role)
+            ids += header
+            start = len(ids) + len(self.encode(before))
+            for part in _joined((before, *_trimmed(message.parts))):
                 if isinstance(part, Masked):
                     masked.append(range(len(ids), len(ids) + part.num_tokens))
                     ids += [self.mask_token_id] * part.num_tokens
                 else:
                     ids += self.encode(part)
             contents.append(range(start, len(ids)))
-            ids += [self._ids[token] for token in self.chat.end]
+            ids += [*(self._ids[token] for token in self.chat.end), *self.encode(self.chat.end_text)]
         if answer_tokens:
-            ids += self._header("assistant") + self.encode(self.chat.header_text)
+            header, before = self._header("assistant")
+            ids += header + self.encode(before)
             masked.append(range(len(ids), len(ids) + answer_tokens))
             ids += [self.mask_token_id] * answer_tokens
         return Layout(ids, tuple(masked), tuple(contents))
 
-    def _header(self, role: str) -> list[int]:
-        if self.chat.header is None:
-            return []
-        before, after = self.chat.header
-        return [self._ids[before], *self.encode(role), self._ids[after]]
+    def _turns(self, messages: Sequence[Message]) -> Sequence[Message]:
+        if self.chat.system is None or (messages and messages[0].role == "system"):
+            return messages
+        return [Message.text("system", self.chat.system), *messages]
+
+    def _header(self, role: str) -> tuple[list[int], str]:
+        """Ids that open a turn, and the text before its content."""
+        if not self.chat.header:
+            return [], self.chat.header_text
+        before, *after = (self._ids[token] for token in self.chat.header)
+        if not after:
+            return [before], role + self.chat.header_text
+        return [before, *self.encode(role), *after], self.chat.header_text
 
 
 def check_length(num_tokens: int, context_length: int) -> None:

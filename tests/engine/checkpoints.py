@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -49,15 +50,15 @@ PUBLISHED = {
 }
 
 
-def make_tokenizer() -> Tokenizer:
-    """A byte-level BPE tokenizer with LLaDA's special tokens."""
+def make_tokenizer(special: Sequence[str] = SPECIAL) -> Tokenizer:
+    """A byte-level BPE tokenizer; the special tokens, LLaDA's by default, have the first ids."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=380, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False
+        vocab_size=380, special_tokens=list(special), initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator(TEXT, trainer)
     return tokenizer

@@ -78,9 +78,7 @@ def test_a_config_that_is_not_json_is_refused(folder):
 
 def test_an_unknown_architecture_is_named_with_what_is_supported(folder):
     edit_config(folder, model_type="gpt2")
-    with pytest.raises(
-        ModelError, match=r"model_type must be 'llada', or 'llama' .* config.json says 'gpt2'"
-    ):
+    with pytest.raises(ModelError, match=r"model_type must be 'llada', 'Dream', .* config.json says 'gpt2'"):
         load(str(folder))
 
 
