@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
@@ -95,25 +96,46 @@ class _OldLM(dspy.BaseLM):
     """The same for DSPy before it had engines."""
 
     def __init__(self, engine: RuleEngine) -> None:
-        super().__init__(model="rule", cache=False)
+        super().__init__(model="rule/test", model_type="chat", cache=False)
         self.engine = engine
 
     def forward(self, prompt=None, messages=None, **kwargs):
-        by_role = {m["role"]: m["content"] for m in messages}
-        texts = []
-        for _ in range(kwargs.get("n") or 1):
-            self.engine.num_calls += 1
-            texts.append(self.engine.answer(by_role.get("system", ""), messages[-1]["content"]))
+        turns = messages or [{"role": "user", "content": prompt}]
+        system = "".join(turn["content"] for turn in turns if turn["role"] == "system")
+        self.engine.num_calls += 1
+        texts = [self.engine.answer(system, turns[-1]["content"]) for _ in range(kwargs.get("n") or 1)]
         choices = [
             SimpleNamespace(message=SimpleNamespace(content=text), finish_reason="stop") for text in texts
         ]
-        return SimpleNamespace(choices=choices, usage={}, model="rule")
-
-
-HAS_ENGINES = hasattr(dspy, "lm15") or dspy.__version__ >= "3.4"
+        return SimpleNamespace(choices=choices, usage={}, model=self.model)
 
 
 def rule_lm(answer: Answer) -> dspy.BaseLM:
-    """A task LM that answers by a rule."""
+    """A task LM that answers by a rule; `lm.engine.num_calls` counts."""
     engine = RuleEngine(answer)
     return dspy.LM("rule/test", engine=engine, cache=False) if HAS_ENGINES else _OldLM(engine)
+
+
+HAS_ENGINES = importlib.util.find_spec("dspy.lm15") is not None
+
+
+NUM_EXAMPLES = 16
+WORDS = ("warm", "five", "best")
+"""Each of these in an instruction lets the task LM answer five more of the examples."""
+
+
+def obey(system: str, user: str) -> str:
+    """Echo the review if the instruction is good enough for it."""
+    number = int(re.findall(r"\d+", user)[-1])
+    able = number < 5 * sum(word in system for word in WORDS)
+    return f"y{number}" if able else "no"
+
+
+def reviews(count: int = NUM_EXAMPLES) -> list[dspy.Example]:
+    """Examples 0, 1, ...: `review="0", rating="y0"`."""
+    return [dspy.Example(review=str(n), rating=f"y{n}").with_inputs("review") for n in range(count)]
+
+
+def exact(example, prediction, trace=None, pred_name=None, pred_trace=None):
+    """A metric of GEPA's five arguments."""
+    return float(example.rating == prediction.rating)

@@ -73,8 +73,9 @@ class Conditioning:
             CanvasError: If the messages alone are too long.
         """
         turns = self._turns[predictor]
-        first = visit * self._shots % len(turns) if turns else 0
-        shown = (turns[first:] + turns[:first])[: self._shots]
+        shots = min(self._shots, len(turns))
+        first = visit * shots % len(turns) if turns else 0
+        shown = (turns[first:] + turns[:first])[:shots]
         for count in range(len(shown), -1, -1):
             canvas = Canvas(messages, tuple(message for example in shown[:count] for message in example))
             if infiller.num_tokens(canvas) <= infiller.context_length:

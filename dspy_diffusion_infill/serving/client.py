@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -52,6 +52,16 @@ class RemoteInfiller:
     def context_length(self) -> int:
         """The most tokens a canvas may have."""
         return self._context_length
+
+    def close(self) -> None:
+        """Close the connections; a later request fails."""
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """Character range of each token of `text`, in order."""

@@ -1,0 +1,158 @@
+"""The base runs first, inside the budget, and what it paid for is kept."""
+
+import dspy
+import pytest
+from dspy.teleprompt import COPRO, GEPA, BootstrapFewShot, LabeledFewShot, Teleprompter
+
+from dspy_diffusion_infill.errors import MetricError, SettingsError
+from dspy_diffusion_infill.prompts.program import instructions_of
+from dspy_diffusion_infill.search.base import run_base
+from dspy_diffusion_infill.search.budget import Budget, Meter
+from dspy_diffusion_infill.search.task import make_task
+from tests.doubles import exact, obey, reviews, rule_lm
+
+PROPOSED = "Be warm."
+
+
+def propose_or_obey(system, user):
+    """COPRO and GEPA ask for an instruction, everyone else for a rating."""
+    if "proposed_instruction" in system:
+        prefix = "[[ ## proposed_prefix_for_output_field ## ]]\nR:\n\n[[ ## completed ## ]]"
+        return f"[[ ## proposed_instruction ## ]]\n{PROPOSED}\n\n{prefix}"
+    if "new_instruction" in system + user:
+        return f'{{"new_instruction": "{PROPOSED}"}}'
+    if "```" in user:
+        return f"```{PROPOSED}```"
+    return f"[[ ## rating ## ]]\n{obey(system, user)}\n\n[[ ## completed ## ]]"
+
+
+@pytest.fixture
+def lm():
+    lm = rule_lm(propose_or_obey)
+    with dspy.context(lm=lm, adapter=dspy.ChatAdapter()):
+        yield lm
+
+
+@pytest.fixture
+def calls():
+    return []
+
+
+@pytest.fixture
+def metric(calls):
+    def counted(example, prediction, trace=None, pred_name=None, pred_trace=None):
+        calls.append(example)
+        return exact(example, prediction)
+
+    return counted
+
+
+def run(base, budget=1000, student=None, share=1.0, **required):
+    task = make_task(student or dspy.Predict(dspy.Signature("review -> rating", "Rate it.")), reviews(), None)
+    meter = Meter(Budget(metric_calls=budget, base_share=share))
+    optional = {"eval_kwargs": {"num_threads": 2}, "num_threads": 2, "teacher": None}
+    return run_base(base, task, optional=optional, required=required, meter=meter), meter, task
+
+
+def harvested(found):
+    scores = {}
+    found.hand_over(lambda candidate, example, score: scores.setdefault((candidate["self"], example), score))
+    return scores
+
+
+@pytest.mark.filterwarnings("ignore")  # COPRO sets a deprecated prefix
+def test_every_score_of_copro_is_counted_and_kept(lm, metric, calls, capfd):
+    found, meter, _ = run(COPRO(metric=metric, breadth=3, depth=1))
+    scores = harvested(found)
+    assert instructions_of(found.program) == {"self": PROPOSED}
+    assert meter.spent == len(calls) == 3 * 16
+    assert {text for text, _ in scores} == {"Rate it.", PROPOSED}
+    assert sum(score for (text, _), score in scores.items() if text == PROPOSED) == 5
+    assert len(scores) == 2 * 16
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_base_is_stopped_at_its_share_with_its_best_kept(lm, metric, calls):
+    found, meter, _ = run(COPRO(metric=metric, breadth=3, depth=2), budget=100, share=0.4)
+    assert found.stopped
+    assert meter.spent == len(calls) == 40
+    assert instructions_of(found.program) == {"self": PROPOSED}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("cap", [60, 1000])
+def test_gepa_runs_and_is_stopped(cap, lm, metric, calls):
+    base = GEPA(metric=metric, max_metric_calls=80, reflection_lm=lm, num_threads=2)
+    found, meter, _ = run(base, budget=cap)
+    assert found.stopped == (cap == 60)
+    assert meter.spent == len(calls) <= cap
+    assert harvested(found)
+    if not found.stopped:
+        assert instructions_of(found.program) == {"self": PROPOSED}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("base", [BootstrapFewShot, lambda metric: LabeledFewShot(k=2)])
+def test_demos_are_kept_and_so_are_the_students_lms(base, lm, metric):
+    student = dspy.Predict(dspy.Signature("review -> rating", PROPOSED))
+    student.lm = rule_lm(propose_or_obey)
+    found, _, _ = run(base(metric=metric), student=student)
+    assert found.program.demos
+    assert found.program.lm is student.lm
+    assert student.demos == []
+
+
+class Probe(Teleprompter):
+    """A base that does one thing with the student and its metric."""
+
+    def __init__(self, metric, action):
+        super().__init__()
+        self.metric, self.action = metric, action
+
+    def compile(self, student, *, trainset, depth=1):
+        self.action(self, student, trainset)
+        return student
+
+
+def test_a_metric_that_raises_stops_the_run_even_if_the_base_would_go_on(metric):
+    def swallow(base, student, trainset):
+        try:
+            base.metric(trainset[0], dspy.Prediction())
+        except Exception:  # noqa: BLE001  (as MIPROv2 and GEPA do)
+            student.demos = ["went on"]
+
+    def broken(example, prediction):
+        raise ZeroDivisionError("oops")
+
+    with pytest.raises(MetricError, match=r"metric raised ZeroDivisionError on Example.*oops"):
+        run(Probe(broken, swallow))
+
+
+def test_nothing_that_was_passed_in_is_modified(metric):
+    def meddle(base, student, trainset):
+        student.signature = student.signature.with_instructions("Changed.")
+        trainset.clear()
+
+    base = Probe(metric, meddle)
+    found, _, task = run(base)
+    assert instructions_of(found.program) == {"self": "Changed."}
+    assert instructions_of(task.student) == {"self": "Rate it."}
+    assert len(task.trainset) == 16
+    assert base.metric is metric
+
+
+def test_scores_under_other_demos_are_not_handed_over(lm, metric):
+    def add_demos(base, student, trainset):
+        dspy.Evaluate(devset=trainset, metric=base.metric)(student)
+        student.demos = trainset[:1]
+
+    found, _, _ = run(Probe(metric, add_demos))
+    assert len(found.evaluated) == 1
+    assert harvested(found) == {}
+
+
+def test_arguments_reach_the_base_if_it_takes_them(metric):
+    run(Probe(metric, lambda *_: None), depth=2)
+    with pytest.raises(SettingsError, match=r"arguments of Probe.compile, \[.*\]; got \['breadth'\]"):
+        run(Probe(metric, lambda *_: None), breadth=2)

@@ -1,0 +1,177 @@
+"""Evaluation: each candidate once on each example, and no failure that passes for a score."""
+
+import threading
+
+import dspy
+import pytest
+
+from dspy_diffusion_infill.errors import EvaluationError, MetricError, Unscored
+from dspy_diffusion_infill.prompts.compact import CompactAdapter
+from dspy_diffusion_infill.search.budget import Budget, Meter
+from dspy_diffusion_infill.search.evaluation import Evaluator, is_candidates_fault
+from dspy_diffusion_infill.search.metrics import Metric
+from tests.doubles import exact, obey, reviews, rule_lm
+
+VAGUE, WARM = {"self": "Rate it."}, {"self": "Be warm."}
+
+
+@pytest.fixture
+def lm():
+    lm = rule_lm(obey)
+    with dspy.context(lm=lm, adapter=CompactAdapter(), trace=["untouched"]):
+        yield lm
+        assert dspy.settings.trace == ["untouched"]
+
+
+def evaluator(metric=exact, program=None, budget=None, num_threads=2, max_unscored=0.2, examples=None):
+    return Evaluator(
+        program or dspy.Predict(dspy.Signature("review -> rating", "Rate it.")),
+        Metric(metric),
+        examples or reviews(8),
+        role="valset",
+        meter=Meter(budget or Budget(metric_calls=1000)),
+        num_threads=num_threads,
+        max_unscored=max_unscored,
+    )
+
+
+def run(board, *candidates, **settings):
+    return board.run([(c, n) for c in candidates for n in board.examples], **settings)
+
+
+def test_scores_add_up_and_nothing_runs_twice(lm):
+    board = evaluator()
+    assert board.mean(WARM) is None
+    assert run(board, VAGUE, WARM)
+    assert (board.total(VAGUE), board.total(WARM), board.mean(WARM)) == (0.0, 5.0, 5 / 8)
+    assert run(board, VAGUE, WARM, dict(WARM))
+    assert lm.engine.num_calls == 16
+
+
+def test_a_score_found_elsewhere_is_not_paid_for(lm):
+    board = evaluator()
+    board.add(WARM, 7, 1.0)
+    run(board, WARM)
+    assert board.total(WARM) == 6.0
+    assert lm.engine.num_calls == 7
+
+
+def test_the_budget_is_spent_in_order_and_never_overrun(lm):
+    board = evaluator(budget=Budget(metric_calls=11), num_threads=4)
+    assert not run(board, WARM, VAGUE)
+    assert lm.engine.num_calls == 11
+    assert (board.num_scored(WARM), board.num_scored(VAGUE)) == (8, 3)
+
+
+def test_time_that_runs_out_stops_the_runs_and_returns_their_permits(lm):
+    now = [0.0]
+    board = evaluator(num_threads=1)
+    board._meter = Meter(Budget(metric_calls=100, seconds=10), clock=lambda: now[0])
+
+    def slow(example, prediction):
+        now[0] += 4
+        return 1.0
+
+    board._metric = Metric(slow)
+    assert not run(board, WARM)
+    assert (board.num_scored(WARM), board._meter.spent) == (3, 3)
+
+
+def test_an_answer_that_cannot_be_parsed_counts_as_the_lowest_score():
+    garbled = rule_lm(lambda system, user: "x: nothing" if "warm" in system else "rating: 1\nwhy: so")
+    program = dspy.Predict(dspy.Signature("review -> rating: int, why", "Rate it."))
+    with dspy.context(lm=garbled, adapter=CompactAdapter()):
+        board = evaluator(lambda e, p: -2.0, program)
+        run(board, VAGUE, WARM)
+    assert (board.total(VAGUE), board.total(WARM), board.num_failures) == (-16.0, -16.0, 8)
+
+
+class Broken(dspy.Module):
+    def __init__(self, error):
+        super().__init__()
+        self.rate, self.error = dspy.Predict("review -> rating"), error
+
+    def forward(self, review):
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [ConnectionError("429"), ValueError("no LM"), TimeoutError()])
+def test_any_other_failure_is_raised_and_names_the_example(error, lm):
+    board = evaluator(program=Broken(error))
+    with pytest.raises(EvaluationError, match=f"failed on valset example 0: {type(error).__name__}"):
+        run(board, {"rate": "Rate it."})
+
+
+def test_an_unknown_model_is_not_the_prompts_fault():
+    classes = {"LMInvalidRequestError": (Exception,)}
+    request = type("LMInvalidRequestError", *[classes["LMInvalidRequestError"]], {})
+    assert is_candidates_fault(request())
+    assert not is_candidates_fault(type("LMUnsupportedModelError", (request,), {})())
+
+
+def test_a_metric_that_raises_stops_the_run(lm):
+    with pytest.raises(MetricError, match="KeyError on valset example 2"):
+        run(evaluator(lambda e, p: {"0": 1, "1": 1}[e.review]), WARM)
+
+
+def test_an_example_that_cannot_be_judged_counts_for_no_candidate(lm):
+    def unsure(example, prediction):
+        if example.review == "1" and prediction.rating == "y1":
+            raise Unscored("no verdict")
+        return exact(example, prediction)
+
+    board = evaluator(unsure)
+    run(board, VAGUE, WARM)
+    assert board.unscored == {1: "no verdict"}
+    assert 1 not in board.examples
+    assert (board.mean(VAGUE), board.mean(WARM)) == (0.0, 4 / 7)
+
+
+def test_too_many_unscored_examples_stop_the_run(lm):
+    def never(example, prediction):
+        raise Unscored("the judge is down")
+
+    with pytest.raises(MetricError, match=r"at most 1.6 of 8 .* got 8, .*example 0: the judge is down"):
+        run(evaluator(never), WARM)
+
+
+def test_hard_examples_come_first(lm):
+    board = evaluator()
+    run(board, WARM)
+    board.put_hard_examples_first(WARM)
+    assert board.examples == [5, 6, 7, 0, 1, 2, 3, 4]
+
+
+def test_calls_of_good_runs_are_kept_by_predictor(lm):
+    board = evaluator(program=dspy.ChainOfThought(dspy.Signature("review -> rating", "Rate it.")))
+    cot = {"predict": "Be warm."}
+    reasoned = rule_lm(lambda system, user: f"reasoning: r\nrating: {obey(system, user)}")
+    with dspy.context(lm=reasoned):
+        run(board, cot, keep_traces=True)
+    calls = board.good_calls(cot)
+    assert [call["review"] for call in calls["predict"]] == ["0", "1", "2", "3", "4"]
+    assert calls["predict"][2] == {"review": "2", "reasoning": "r", "rating": "y2"}
+
+
+def test_runs_that_all_scored_lowest_are_not_good(lm):
+    board = evaluator()
+    run(board, VAGUE, keep_traces=True)
+    assert board.good_calls(VAGUE) == {}
+
+
+def test_a_context_of_the_caller_reaches_the_threads(lm):
+    seen = set()
+
+    def metric(example, prediction):
+        seen.add((threading.current_thread().name, dspy.settings.get("note")))
+        return 1.0
+
+    with dspy.context(note="kept"):
+        run(evaluator(metric, num_threads=4), WARM)
+    assert {note for _, note in seen} == {"kept"}
+    assert threading.current_thread().name not in {name for name, _ in seen}
+
+
+def test_the_history_does_not_grow(lm):
+    run(evaluator(), WARM)
+    assert lm.history == []

@@ -1,0 +1,386 @@
+"""DiffusionInfill from end to end: what compile promises to a DSPy user."""
+
+import copy
+import json
+import logging
+
+import dspy
+import pytest
+from dspy.teleprompt import COPRO, GEPA, BetterTogether
+from dspy.utils.callback import BaseCallback
+
+from dspy_diffusion_infill import Budget, CompactAdapter, Denoising, DiffusionInfill, Selection, SlidingWindow
+from dspy_diffusion_infill.errors import EvaluationError, InfillerUnavailableError, MetricError, SettingsError
+from dspy_diffusion_infill.prompts.program import instructions_of
+from tests.doubles import ScriptedInfiller, exact, obey, reviews, rule_lm, system_text
+from tests.test_base import propose_or_obey
+
+VAGUE = "Rate the text."
+FEW = Denoising(num_candidates=3)
+
+
+@pytest.fixture(autouse=True)
+def lm():
+    lm = rule_lm(obey)
+    with dspy.context(lm=lm, adapter=CompactAdapter(), num_threads=2):
+        yield lm
+
+
+@pytest.fixture
+def student():
+    return dspy.Predict(dspy.Signature("review -> rating", VAGUE))
+
+
+def helpful():
+    return ScriptedInfiller("Be warm", "Judge", "Be warm and five", "Grade")
+
+
+def optimizer(infiller=None, metric=exact, **settings):
+    settings = {"denoising": FEW, "budget": "medium", **settings}
+    return DiffusionInfill(metric, infiller=infiller or helpful(), **settings)
+
+
+def test_a_vague_instruction_becomes_a_better_one(student):
+    tuned = optimizer().compile(student, trainset=reviews())
+    results = tuned.detailed_results
+    assert instructions_of(tuned) == {"self": "Be warm and five"}
+    assert (results["score_before"], results["score_after"]) == (0.0, 10 / 16)
+    assert results["changes"] == {"self": {"start": 0, "before": VAGUE, "after": "Be warm and five"}}
+    assert results["stop_reason"] == "no window helped in 2 passes"
+
+
+def test_the_result_is_a_program_of_the_students_type_and_the_student_is_untouched(student, lm):
+    class Rater(dspy.Module):
+        def __init__(self):
+            super().__init__()
+            self.rate = student
+
+        def forward(self, review):
+            return self.rate(review=review)
+
+    program, examples = Rater(), reviews()
+    program.rate.lm = lm
+    program.rate.demos = [dspy.Example(review="99", rating="y99")]
+    program._compiled = True
+    before = (instructions_of(program), list(program.rate.demos), copy.deepcopy(examples))
+    tuned = optimizer().compile(program, trainset=examples)
+    assert type(tuned) is Rater
+    assert tuned.rate.lm is lm
+    assert tuned.rate.demos == program.rate.demos
+    assert not tuned._compiled
+    assert (instructions_of(program), program.rate.demos, examples) == before
+    assert program._compiled
+    assert "candidate_programs" not in vars(program)
+    assert instructions_of(tuned) != instructions_of(program)
+
+
+def test_text_outside_accepted_windows_is_untouched(student):
+    text = "One two three four. Keep this, {source}!"
+    student.signature = student.signature.with_instructions(text)
+    masking = SlidingWindow(window=2, stride=2, mask=4, passes=1)
+    tuned = optimizer(ScriptedInfiller("be warm"), masking=masking).compile(student, trainset=reviews())
+    first, *others = tuned.trial_logs
+    assert instructions_of(tuned) == {"self": "be warm three four. Keep this, {source}!"}
+    assert (first["before"], first["after"], first["gain"]) == ("One two", "be warm", 5 / 16)
+    assert [trial["accepted"] for trial in others] == [False, False, False]
+    assert tuned.detailed_results["stop_reason"] == "passes: 1"
+
+
+def test_later_windows_see_what_was_accepted(student):
+    student.signature = student.signature.with_instructions("a b c d")
+    infiller = ScriptedInfiller("warm")
+    masking = SlidingWindow(window=2, stride=2, mask=3, passes=1)
+    optimizer(infiller, masking=masking).compile(student, trainset=reviews())
+    assert [system_text(canvas) for canvas in infiller.canvases] == ["___ c d", "warm c ___"]
+
+
+def test_a_canvas_shows_the_prompt_and_examples_with_their_reference_outputs(student):
+    infiller = helpful()
+    optimizer(infiller, selection=Selection(shots=3)).compile(student, trainset=reviews())
+    first, second = infiller.canvases[:2]
+    assert system_text(first) == "________"
+    assert [turn.role for turn in first.context] == ["user", "assistant"] * 3
+    assert all(
+        f"y{user.parts[0]}" == said.parts[0]
+        for user, said in zip(first.context[::2], first.context[1::2], strict=True)
+    )
+    assert first.context != second.context
+    assert infiller.seeds[0] != infiller.seeds[1]
+
+
+def test_the_metric_is_called_as_often_as_it_says_and_never_beyond_the_cap(student, lm):
+    calls = []
+    metric = lambda e, p, trace=None: calls.append(1) or exact(e, p)  # noqa: E731
+    for cap in (16, 17, 40):
+        calls.clear()
+        budget = Budget(metric_calls=cap)
+        tuned = optimizer(metric=metric, budget=budget, num_threads=4).compile(student, trainset=reviews())
+        assert len(calls) == tuned.detailed_results["metric_calls"] <= cap
+        assert tuned.detailed_results["stop_reason"] == f"budget spent (metric_calls: {cap})"
+
+
+def test_the_same_seed_gives_the_same_run_with_one_and_eight_threads(student):
+    def outcome(seed, num_threads):
+        infiller = helpful()
+        settings = {"seed": seed, "num_threads": num_threads, "budget": Budget(metric_calls=50)}
+        tuned = optimizer(infiller, **settings).compile(student, trainset=reviews())
+        return tuned.trial_logs, tuned.candidate_programs, infiller.canvases, infiller.seeds
+
+    single = outcome(0, 1)
+    assert outcome(0, 8) == single
+    *_, canvases, seeds = outcome(1, 1)
+    assert canvases[0] != single[2][0]
+    assert seeds[0] != single[3][0]
+
+
+def test_a_perfect_start_costs_one_evaluation_and_no_infilling(student):
+    student.signature = student.signature.with_instructions("Be warm: five is best.")
+    infiller = helpful()
+    examples = reviews(15)
+    tuned = optimizer(infiller).compile(student, trainset=examples)
+    assert (tuned.detailed_results["metric_calls"], infiller.canvases) == (15, [])
+    assert tuned.detailed_results["stop_reason"] == "perfect score"
+    assert instructions_of(tuned) == instructions_of(student)
+
+
+def test_without_a_gain_the_start_is_returned(student):
+    tuned = optimizer(ScriptedInfiller("Judge", "Grade")).compile(student, trainset=reviews())
+    assert instructions_of(tuned) == instructions_of(student)
+    assert tuned.detailed_results["changes"] == {}
+
+
+def test_the_valset_selects_and_the_trainset_conditions(student, lm):
+    infiller = helpful()
+    scored = []
+    metric = lambda e, p, trace=None: scored.append(e.review) or exact(e, p)  # noqa: E731
+    optimizer(infiller, metric).compile(student, trainset=reviews(4), valset=reviews(8)[4:])
+    assert set(scored) == {"4", "5", "6", "7"}
+    assert {turn.parts[0] for turn in infiller.canvases[0].context[::2]} == {"0", "1", "2", "3"}
+
+
+def test_every_predictor_is_rewritten_on_calls_that_went_well():
+    class Pipeline(dspy.Module):
+        def __init__(self):
+            super().__init__()
+            self.note = dspy.Predict(dspy.Signature("review -> note", "Take a note."))
+            self.rate = dspy.Predict(dspy.Signature("note -> rating", "Be warm."))
+
+        def forward(self, review):
+            return self.rate(note=self.note(review=review).note)
+
+    noted = rule_lm(lambda system, user: obey(system, user) if user.startswith("n") else f"n{user}")
+    infiller = ScriptedInfiller("five", "note it")
+    with dspy.context(lm=noted):
+        tuned = optimizer(infiller, num_threads=1).compile(Pipeline(), trainset=reviews())
+    # both windows mask the whole instruction: the context tells the predictors apart
+    contexts = [[turn.parts[0] for turn in canvas.context] for canvas in infiller.canvases[:2]]
+    assert {said for said in contexts[0][1::2]} == {"n0", "n1", "n2", "n3", "n4"}
+    assert {said for said in contexts[1][1::2]} == {"y0", "y1", "y2", "y3", "y4"}
+    assert set(tuned.detailed_results["instructions_after"]) == {"note", "rate"}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "base",
+    [
+        lambda lm: COPRO(metric=exact, breadth=3, depth=1),
+        lambda lm: GEPA(metric=exact, max_metric_calls=60, reflection_lm=lm),
+        lambda lm: optimizer(ScriptedInfiller("Be warm"), budget="light"),
+    ],
+    ids=["COPRO", "GEPA", "DiffusionInfill"],
+)
+def test_the_result_is_never_worse_than_the_bases(base, student):
+    better = rule_lm(propose_or_obey)
+    infiller = ScriptedInfiller("warm five", "Judge")
+    with dspy.context(lm=better, adapter=dspy.ChatAdapter()):
+        student.lm = better
+        nested = base(better)
+        if isinstance(nested, DiffusionInfill):
+            student.signature = student.signature.with_instructions("x")
+        tuned = optimizer(infiller, metric=None, base=nested).compile(student, trainset=reviews())
+    results = tuned.detailed_results
+    assert "arm" in results["instructions_before"]["self"]
+    assert results["score_before"] == 5 / 16
+    assert results["score_after"] == 10 / 16
+    assert tuned.lm is better
+    assert instructions_of(student) in ({"self": VAGUE}, {"self": "x"})
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_copros_scores_are_not_paid_for_twice(student):
+    calls = []
+    metric = lambda e, p, trace=None: calls.append(1) or exact(e, p)  # noqa: E731
+    base = COPRO(metric=metric, breadth=3, depth=1)
+    with dspy.context(lm=rule_lm(propose_or_obey), adapter=dspy.ChatAdapter()):
+        tuned = optimizer(ScriptedInfiller("Be warm."), metric=None, base=base).compile(
+            student, trainset=reviews()
+        )
+    assert tuned.detailed_results["metric_calls"] == len(calls) == 3 * 16
+
+
+def test_a_base_that_spends_everything_still_gives_its_result(student):
+    budget = Budget(metric_calls=16, base_share=1.0)
+    base = optimizer(ScriptedInfiller("Be warm"), budget="light")
+    tuned = optimizer(base=base, budget=budget).compile(student, trainset=reviews())
+    assert tuned.detailed_results["metric_calls"] == 16
+    assert tuned.detailed_results["base_stopped"]
+    assert instructions_of(tuned) == instructions_of(student)
+
+
+@pytest.mark.skipif(dspy.__version__ < "3.2", reason="BetterTogether took no optimizers by name yet")
+def test_it_works_inside_better_together(student, lm):
+    student.lm = lm
+    together = BetterTogether(metric=exact, infill=optimizer(), again=optimizer(ScriptedInfiller("best")))
+    tuned = together.compile(student, trainset=reviews(), valset=reviews(), strategy="infill -> again")
+    assert not tuned.flag_compilation_error_occurred
+    assert "warm and five" in instructions_of(tuned)["self"]
+
+
+def test_a_tuned_program_is_saved_loaded_and_copied(student, tmp_path):
+    tuned = optimizer().compile(student, trainset=reviews())
+    tuned.save(tmp_path / "tuned.json")
+    fresh = dspy.Predict("review -> rating")
+    fresh.load(tmp_path / "tuned.json")
+    assert instructions_of(fresh) == instructions_of(copy.deepcopy(tuned)) == instructions_of(tuned)
+    json.dumps([tuned.candidate_programs, tuned.trial_logs, tuned.detailed_results])
+    assert list(dict(tuned.named_predictors())) == ["self"]
+
+
+def test_a_tuned_program_can_be_tuned_again(student):
+    once = optimizer().compile(student, trainset=reviews())
+    infiller = ScriptedInfiller("warm five best")
+    twice = optimizer(infiller).compile(once, trainset=reviews())
+    assert twice.detailed_results["score_before"] == 10 / 16
+    assert twice.detailed_results["score_after"] == 15 / 16
+    assert once.detailed_results["score_after"] == 10 / 16
+
+
+def test_candidates_are_listed_best_first(student):
+    tuned = optimizer().compile(student, trainset=reviews())
+    scores = [found["score"] for found in tuned.candidate_programs]
+    assert scores == sorted(scores, reverse=True)
+    assert tuned.candidate_programs[0]["instructions"] == instructions_of(tuned)
+    assert {"score": 0.0, "instructions": {"self": VAGUE}} in tuned.candidate_programs
+
+
+def test_ctrl_c_returns_the_best_so_far(student):
+    class Interrupted(ScriptedInfiller):
+        def infill(self, canvases, *, num_candidates, seed):
+            if self.canvases:
+                raise KeyboardInterrupt
+            return super().infill(canvases, num_candidates=num_candidates, seed=seed)
+
+    tuned = optimizer(Interrupted("Be warm")).compile(student, trainset=reviews())
+    assert tuned.detailed_results["stop_reason"] == "interrupted"
+    assert instructions_of(tuned) == {"self": "Be warm"}
+
+
+def test_a_metric_that_raises_names_the_example(student):
+    with pytest.raises(MetricError, match="metric raised KeyError on valset example 3"):
+        optimizer(metric=lambda e, p: {"0": 0, "1": 0, "2": 0}[e.review]).compile(student, trainset=reviews())
+
+
+def test_a_task_lm_that_fails_is_no_score(student):
+    def down(system, user):
+        raise ConnectionError("the server is gone")
+
+    with dspy.context(lm=rule_lm(down)), pytest.raises(EvaluationError, match="failed on valset example 0"):
+        optimizer().compile(student, trainset=reviews())
+
+
+def test_the_cost_is_logged_before_the_first_call(student, lm, caplog):
+    class Silent(ScriptedInfiller):
+        name = "silent"
+
+    with caplog.at_level(logging.INFO, "dspy_diffusion_infill"):
+        optimizer(Silent("x")).compile(student, trainset=reviews())
+    first, second = [record.getMessage() for record in caplog.records][:2]
+    assert first == "This run may spend 480 metric calls."
+    assert second == "It selects on 16 examples, with fillings of silent."
+
+
+def test_callbacks_hear_of_this_run_alone(student):
+    class Heard(BaseCallback):
+        def __init__(self):
+            self.calls = 0
+
+        def on_module_start(self, call_id, instance, inputs):
+            self.calls += 1
+
+    heard = Heard()
+    tuned = optimizer(callbacks=[heard]).compile(student, trainset=reviews())
+    assert heard.calls == tuned.detailed_results["metric_calls"]
+    tuned(review="1")
+    assert heard.calls == tuned.detailed_results["metric_calls"]
+
+
+def test_settings_are_plain_data():
+    params = optimizer(base=COPRO(metric=exact)).get_params()
+    assert (params["metric"], params["base"], params["infiller"]) == ("exact", "COPRO", "scripted:4")
+    assert (params["masking.window"], params["budget"], params["seed"]) == (8, "medium", 0)
+    json.dumps(params)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"metric": None}, "A metric must be given"),
+        ({"metric": None, "base": COPRO()}, "A metric must be given"),
+        ({"base": "copro"}, "base must be a DSPy optimizer, or None; got 'copro'"),
+        ({"masking": 8}, "masking must be a SlidingWindow; got 8"),
+        ({"budget": "lite"}, "budget must be .*got 'lite'"),
+        ({"num_threads": 0}, "num_threads must be at least 1, or None; got 0"),
+    ],
+)
+def test_a_bad_setting_is_refused_at_construction(settings, message):
+    with pytest.raises(SettingsError, match=message):
+        DiffusionInfill(**{"metric": exact, **settings})
+
+
+def test_an_unknown_option_is_a_type_error(student):
+    with pytest.raises(TypeError, match="maskng"):
+        DiffusionInfill(exact, maskng=SlidingWindow())
+    with pytest.raises(TypeError, match="testset"):
+        optimizer().compile(student, trainset=reviews(), testset=[])
+
+
+class Empty(dspy.Module):
+    def forward(self, review):
+        return dspy.Prediction(rating="y0")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"trainset": []}, "trainset must hold at least one example"),
+        ({"valset": []}, "valset must hold at least one example"),
+        ({"trainset": [{"review": "0"}]}, "trainset must hold dspy.Example objects"),
+        (
+            {"trainset": [dspy.Example(review="0", rating="y0")]},
+            "trainset must hold examples that name their inputs",
+        ),
+        ({"student": Empty()}, "The program has no predictors"),
+        ({"student": "program"}, "student must be a dspy.Module; got 'program'"),
+        ({"base_kwargs": {"depth": 1}}, r"base_kwargs must be left out without a base; got \['depth'\]"),
+    ],
+)
+def test_a_bad_argument_is_refused_before_any_call(arguments, message, student, lm):
+    infiller = helpful()
+    with pytest.raises(SettingsError, match=message):
+        optimizer(infiller).compile(**{"student": student, "trainset": reviews(), **arguments})
+    assert (lm.engine.num_calls, infiller.canvases) == (0, [])
+
+
+def test_a_budget_too_small_for_the_valset_is_refused_before_any_call(student, lm):
+    with pytest.raises(
+        SettingsError, match="metric_calls must be at least the number of validation examples, 16"
+    ):
+        optimizer(budget=Budget(metric_calls=15)).compile(student, trainset=reviews())
+    assert lm.engine.num_calls == 0
+
+
+def test_without_a_served_model_nothing_is_spent(student, lm, monkeypatch):
+    monkeypatch.setenv("DIFFUSION_INFILL_URL", "http://127.0.0.1:9")
+    with pytest.raises(InfillerUnavailableError, match=r"No served model answers at http://127.0.0.1:9"):
+        DiffusionInfill(exact).compile(student, trainset=reviews())
+    assert lm.engine.num_calls == 0
