@@ -27,7 +27,7 @@ class Rejected:
 def propose(
     incumbent: Candidate, predictor: str, window: Window, fillings: Iterable[Filling]
 ) -> tuple[list[Candidate], list[Rejected]]:
-    r"""Put each filling into the window of one predictor's instructions.
+    """Put each filling into the window of one predictor's instructions.
 
     Text outside the window stays as it was, to the byte. Kept in the form that DSPy reads instructions back
     in (`inspect.cleandoc`), so that equal candidates are equal prompts.
@@ -43,9 +43,9 @@ def propose(
         empty, unprintable, or such that DSPy would shift the text around them.
 
     Example:
-        >>> fillings = [Filling(("Grade",), -2.0, 1), Filling(("Rate",), -1.0, 1), Filling(("\x00",), -3.0,
-        1)] >>> propose({"self": "Rate it."}, "self", Window(0, 4, 1), fillings) ([{'self': 'Grade it.'}],
-        [Rejected(text='Rate', reason='unchanged'), Rejected(text='\x00', reason='unprintable')])
+        >>> fillings = [Filling(("Grade",), -2.0, 1), Filling(("Rate",), -1.0, 1)]
+        >>> propose({"self": "Rate it."}, "self", Window(0, 4, 1), fillings)
+        ([{'self': 'Grade it.'}], [Rejected(text='Rate', reason='unchanged')])
     """
     candidates: list[Candidate] = []
     rejected: list[Rejected] = []

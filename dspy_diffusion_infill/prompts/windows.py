@@ -39,8 +39,9 @@ class SlidingWindow:
     last window is a short one, and passes repeat while they help.
 
     Example:
-        >>> [(w.start, w.end) for w in SlidingWindow(window=2, stride=1).windows("Rate it now", [(0, 4), (4,
-        7), (7, 11)])] [(0, 7), (4, 11)]
+        >>> words = [(0, 4), (5, 7), (8, 11)]
+        >>> [(w.start, w.end) for w in SlidingWindow(window=2, stride=1).windows("Rate it now", words)]
+        [(0, 7), (5, 11)]
     """
 
     window: int = 8
