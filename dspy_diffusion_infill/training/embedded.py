@@ -1,8 +1,9 @@
 """The recipe of the embedded model: a small LLaDA that rates reviews and writes the instruction it was given.
 
-Three stages, as the paper's models were made: a *start* with full masking on unpaired sentences and instructions
-(LLaDA's pretraining), then full-sequence SFT, then a light response-only refinement in which part of the rows stay
-full-sequence, because response-only updates alone soon erase the infilling.
+Three stages, as the paper's models were made: a *start* with full masking on unpaired sentences and
+instructions (LLaDA's pretraining), then full-sequence SFT, then a light response-only refinement. Both of the
+latter mix the two objectives: response-only updates alone soon erase the infilling, full-sequence ones alone
+teach the answers slowly.
 
     python -m dspy_diffusion_infill.training.embedded --data DIR --output DIR
 """
@@ -10,7 +11,6 @@ full-sequence, because response-only updates alone soon erase the infilling.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import shutil
 import time
@@ -22,41 +22,20 @@ from random import Random
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from dspy_diffusion_infill.engine.llada import CHAT
 from dspy_diffusion_infill.engine.vocabulary import Vocabulary
-from dspy_diffusion_infill.errors import SettingsError
-from dspy_diffusion_infill.prompts.canvas import Message
-from dspy_diffusion_infill.training.data import Example, collate, encode
-from dspy_diffusion_infill.training.grammar import NUM_GRADES, Reviews
-from dspy_diffusion_infill.training.masking import Objective
+from dspy_diffusion_infill.training.grammar import Reviews
 from dspy_diffusion_infill.training.schemes import training_instructions
 from dspy_diffusion_infill.training.train import Batches, train
+from dspy_diffusion_infill.training.world import RealReviews, Stage, World
 
 logger = logging.getLogger(__name__)
 
 CONTEXT_LENGTH = 512
-WORDS = (
-    r"\s*[\r\n]+| ?\p{N}{1,3}(?:\.\p{N}{1,2})?| ?\p{L}+(?:'\p{L}+)?| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-)
-"""Pieces that no token crosses: a decimal number is one piece, so that a scale of 1.0 costs what a scale of 1 does."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
-    """One part of the recipe."""
-
-    name: str
-    num_updates: int
-    learning_rate: float
-    paired: bool = True
-    """Whether instructions, reviews and answers stand together."""
-    response_share: float = 0.0
-    """Share of the rows that are masked response-only; the others are masked full-sequence."""
-    real_share: float = 0.0
-    """Share of the reviews that are real sentences."""
+WORDS = r"\s*[\r\n]+| ?\p{N}{1,3}(?:\.\p{N}{1,2})?| ?\p{L}+(?:'\p{L}+)?| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+"""Pieces that no token crosses. A decimal is one piece: a scale of 1.0 costs what a scale of 1 does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,72 +54,6 @@ class Recipe:
         Stage(name="fs", num_updates=4400, learning_rate=1.5e-3, response_share=0.3, real_share=0.05),
         Stage(name="ro", num_updates=1800, learning_rate=6e-4, response_share=0.6, real_share=0.15),
     )
-
-
-class RealReviews:
-    """Labelled sentences from `sst5_SPLIT.jsonl` and `sst2_SPLIT.jsonl`, by grade.
-
-    Args:
-        folder: Holds the files; each line has `text` and `label`, from 0 (very negative) up.
-        split: Part of the file names.
-    """
-
-    def __init__(self, folder: Path, split: str = "train") -> None:
-        five = [(row["text"], row["label"]) for row in _rows(folder / f"sst5_{split}.jsonl")]
-        self.by_grade = {grade: [text for text, label in five if label == grade] for grade in range(NUM_GRADES)}
-        self.unpaired = [row["text"] for row in _rows(folder / f"sst2_{split}.jsonl")]
-
-    def draw(self, grade: int, random: Random) -> str:
-        """A sentence of this grade."""
-        return random.choice(self.by_grade[grade])
-
-
-class World:
-    """Draws training examples: everything the embedded model will ever see.
-
-    Args:
-        real: Real sentences.
-        vocabulary: Tokenizer and chat format.
-    """
-
-    def __init__(self, real: RealReviews, vocabulary: Vocabulary) -> None:
-        self.real = real
-        self.vocabulary = vocabulary
-        self.instructions = training_instructions()
-
-    def batch(self, recipe: Recipe, stage: Stage, update: int) -> dict[str, Tensor]:
-        """The noised batch of one update, drawn from its number."""
-        random = Random(f"{recipe.seed}:{stage.name}:{update}")
-        draw = self._paired if stage.paired else self._unpaired
-        shots = random.choice((1, 1, 4, 8, 8))
-        rows = [draw(random, shots, stage.real_share) for _ in range(recipe.batch_tokens // (15 + 25 * shots))]
-        objectives: list[Objective] = ["ro" if random.random() < stage.response_share else "fs" for _ in rows]
-        return collate(rows, objectives, random.getrandbits(62), self.vocabulary)
-
-    def _paired(self, random: Random, shots: int, real_share: float) -> Example:
-        """An instruction, and as many reviews with their answers; the grades are drawn for the scheme's sake."""
-        instruction = random.choice(self.instructions)
-        turns = [Message.text("system", instruction.text)]
-        for _ in range(shots):
-            grade = random.choice(instruction.scheme.grades)
-            turns.append(Message.text("user", self._review(random, grade, real_share)))
-            turns.append(Message.text("assistant", instruction.answer(grade)))
-        # Half the rows give the reviews away: their words are noise, and the lesson is in the rest.
-        given = frozenset({"user"}) if random.random() < 0.6 else frozenset()
-        padding = random.randrange(7) if shots == 1 else 0
-        return encode(turns, self.vocabulary, given=given, padding=padding)
-
-    def _unpaired(self, random: Random, shots: int, real_share: float) -> Example:
-        """Sentences alone, or an instruction alone."""
-        if random.random() < 0.3:
-            return encode([Message.text("system", random.choice(self.instructions).text)], self.vocabulary)
-        reviews = [self._review(random, random.randrange(NUM_GRADES), real_share) for _ in range(shots)]
-        return encode([Message.text("user", review) for review in reviews], self.vocabulary)
-
-    def _review(self, random: Random, grade: int, real_share: float) -> str:
-        if random.random() < real_share:
-            return self.real.draw(grade, random)
-        return Reviews(random).draw(grade)[0]
 
 
 def train_tokenizer(corpus: Iterator[str], vocab_size: int) -> Tokenizer:
@@ -180,10 +93,21 @@ def build(data: Path, output: Path, recipe: Recipe, *, use_cpu: bool = False) ->
     work = output.with_name(output.name + "-work")
     for stage in recipe.stages:
         logger.info("stage %s: %d updates", stage.name, stage.num_updates)
-        model = _run(stage, model, Batches(partial(world.batch, recipe, stage), stage.num_updates), work, recipe, use_cpu)
+        model = _run(
+            stage,
+            model,
+            _batches(world, stage, recipe),
+            work,
+            recipe,
+            use_cpu,
+        )
     _save(model, tokenizer, vocabulary, output)
     shutil.rmtree(work)
     logger.info("built in %.0f minutes", (time.monotonic() - started) / 60)
+
+
+def _batches(world: World, stage: Stage, recipe: Recipe) -> Batches:
+    return Batches(partial(world.batch, stage, recipe.batch_tokens, recipe.seed), stage.num_updates)
 
 
 def _run(
@@ -237,24 +161,21 @@ def _save(model: LlamaForCausalLM, tokenizer: Tokenizer, vocabulary: Vocabulary,
     """Write the checkpoint in bfloat16, all of it or nothing."""
     saving = output.with_name(output.name + "-saving")
     model.to(torch.bfloat16).save_pretrained(saving)
-    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, mask_token=CHAT.mask, eos_token=CHAT.stops[0])
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, mask_token=CHAT.mask, eos_token=CHAT.stops[0]
+    )
     wrapped.save_pretrained(saving)
     if output.is_dir():
         shutil.rmtree(output)
     saving.rename(output)
 
 
-def _rows(path: Path) -> list[dict]:
-    if not path.is_file():
-        raise SettingsError(f"data must be a folder that holds {path.name}; got {str(path.parent)!r}.")
-    with path.open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="Build the embedded model; an interrupted build goes on.")
-    parser.add_argument("--data", type=Path, required=True, help="folder with sst5_train.jsonl and sst2_train.jsonl")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder with sst5_train.jsonl and sst2_train.jsonl"
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder of the checkpoint")
     parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
     options = parser.parse_args(arguments)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 IGNORED = -100
@@ -16,7 +16,7 @@ def masked_losses(model: PreTrainedModel, ids: Tensor, labels: Tensor, attention
     The paper's loss (Eq. 2 and 5) is the plain mean of these; there is no 1/t weight.
 
     Args:
-        model: A transformers model that is not causal, with an `lm_head`; may be wrapped for several processes.
+        model: A transformers model that is not causal, with an `lm_head`; may be wrapped for DDP.
         ids: Noised token ids, [rows, length].
         labels: The clean ids where a token is masked, `IGNORED` elsewhere, [rows, length].
         attention_mask: 0 on padding, [rows, length].
@@ -32,4 +32,4 @@ def masked_losses(model: PreTrainedModel, ids: Tensor, labels: Tensor, attention
         logits = model(input_ids=ids, attention_mask=attention_mask, use_cache=False).logits
     finally:
         hook.remove()
-    return F.cross_entropy(logits.float(), labels[masked], reduction="none")
+    return cross_entropy(logits.float(), labels[masked], reduction="none")

@@ -1,8 +1,8 @@
 """Rating schemes and the instructions that state them.
 
-A scheme is a list of labels from worst to best; its mirror image is another scheme of the same scale. An instruction
-states a scheme in one of several wordings. A fifth of the schemes, and a fifth of the remaining
-(wording, scheme) pairs, are held out of every training text; a hash chooses them, so the choice precedes training.
+A scheme is a list of labels from worst to best; its mirror image is another scheme of the same scale. An
+instruction states a scheme in one of several wordings. A fifth of the schemes, and a fifth of the remaining
+(wording, scheme) pairs, are held out of every training text; a hash chooses them, before any training.
 Pure: no dspy, no torch.
 """
 
@@ -109,8 +109,9 @@ def _scales() -> list[tuple[str, ...]]:
 
 PAIRS = (
     "no/yes down/up false/true 0/1 left/right red/green fail/pass cold/hot low/high out/in stop/go lose/win "
-    "black/white small/big minus/plus off/on south/north east/west X/O bronze/gold thumb/star fall/rise drop/keep "
-    "reject/accept sell/buy sad/happy night/day moon/sun short/long near/far A/B a/b 1/2 0/5 1/10 2/4 old/new"
+    "black/white small/big minus/plus off/on south/north east/west X/O bronze/gold thumb/star fall/rise "
+    "drop/keep reject/accept sell/buy sad/happy night/day moon/sun short/long near/far A/B a/b 1/2 0/5 1/10 2/4 "
+    "old/new"
 )
 WORDS = (
     "terrible/bad/okay/good/great awful/poor/fair/fine/superb hate/dislike/neutral/like/love "
@@ -165,7 +166,9 @@ def nearest_training_instruction(text: str) -> Instruction:
     """The training instruction whose text is most like `text`: what look-up would answer."""
     from difflib import SequenceMatcher
 
-    return max(training_instructions(), key=lambda i: SequenceMatcher(None, i.text, text, autojunk=False).ratio())
+    return max(
+        training_instructions(), key=lambda i: SequenceMatcher(None, i.text, text, autojunk=False).ratio()
+    )
 
 
 def _instructions() -> list[Instruction]:

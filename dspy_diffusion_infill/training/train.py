@@ -15,7 +15,7 @@ from dspy_diffusion_infill.training.loss import masked_losses
 
 
 class Batches(Dataset):
-    """Batches made on demand from their number alone, so that a resumed run sees what an uninterrupted one would.
+    """Batches made on demand from their number alone: a resumed run sees what an uninterrupted one would.
 
     Args:
         make: Number of the update to a batch with `input_ids`, `labels` and `attention_mask`.
@@ -40,8 +40,8 @@ class Batches(Dataset):
 class MaskedDiffusionTrainer(Trainer):
     """Trainer whose loss is the mean over all masked tokens of an update.
 
-    The count spans gradient accumulation and processes: Trainer counts the labels that are not -100 and hands the
-    sum over; dividing by anything less would weigh small batches more.
+    The count spans gradient accumulation and processes: Trainer counts the labels that are not -100 and hands
+    the sum over; dividing by anything less would weigh small batches more.
     """
 
     def compute_loss(
@@ -78,7 +78,7 @@ def train(
 ) -> None:
     """Train a model in place, one batch an update, resuming from the last checkpoint in `output`.
 
-    AdamW with betas .9 and .999, eps 1e-8, weight decay .01, clipping at 1.0, cosine decay: the paper's Table 5.
+    AdamW with betas .9 and .999, eps 1e-8, weight decay .01, clipping at 1.0, cosine decay (paper, Table 5).
 
     Args:
         model: Not causal. Modified.

@@ -1,0 +1,68 @@
+"""The command line: `diffusion-infill`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from dspy_diffusion_infill.errors import InfillError, MissingExtraError
+
+try:
+    import typer
+    from rich.console import Console
+    from rich.text import Text
+except ImportError as error:
+    raise SystemExit(str(MissingExtraError("The command line", "cli"))) from error
+
+app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
+console = Console(highlight=False, soft_wrap=True)
+
+
+@app.callback()
+def root() -> None:
+    """Rewrite parts of a program's instructions with a masked diffusion LM; keep what measurably helps."""
+
+
+@app.command()
+def demo(
+    lm: Annotated[str | None, typer.Option(help="Any dspy.LM name; COPRO then writes first.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the examples and the fillings.")] = 0,
+    output: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("diffusion-infill-demo"),
+) -> None:
+    """Run the main job on a model and data that ship with the package."""
+    console.print("Infilling a vague instruction from 16 labelled reviews; half a minute on two cores.")
+    from dspy_diffusion_infill.demo import NUM_SCORED, run_demo
+
+    found = run_demo(lm=lm, seed=seed, output=output)
+    end = found.start + len(found.added)
+    console.print(f"\nLabels from worst to best: {found.scheme}. No training text used this scheme.\n")
+    console.print(Text.assemble("  before  ", found.before))
+    after = (found.after[: found.start], (found.after[found.start : end], "bold green"), found.after[end:])
+    console.print(Text.assemble("  after   ", *after))
+    if not console.is_terminal and found.added:
+        console.print(f"  changed {found.removed!r} -> {found.added!r}")
+    console.print(f"\nRight answers on {NUM_SCORED} other sentences:")
+    for name, value, text in (
+        ("before", found.score_before, found.before),
+        ("after", found.score_after, found.after),
+        ("oracle, written by hand", found.score_oracle, found.oracle),
+        ("nearest training instruction", found.score_nearest, found.nearest),
+    ):
+        console.print(Text(f"  {value:6.1%}  {name:<29} {text}"))
+    spent = f"{found.metric_calls} metric calls, {found.compile_s:.0f} s to compile"
+    console.print(f"\n{spent}, {found.total_s:.0f} s in all.")
+    console.print(Text(f"Report: {found.report}"))
+
+
+def main() -> None:
+    """Run a command; an error of this package is one readable line."""
+    try:
+        app()
+    except InfillError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(Text(f"error: {error}"))
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""The main job on data and a model that ship with the package: no GPU, no key, no network.
+
+A program rates reviews. Its instruction says only "Rate the text."; its sixteen labelled examples follow a
+scheme that the model was never taught. Infilling has to write the scheme down.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from random import Random
+
+import dspy
+from dspy.teleprompt import COPRO
+
+from dspy_diffusion_infill.optimizer import DiffusionInfill
+from dspy_diffusion_infill.prompts.canvas import Denoising
+from dspy_diffusion_infill.prompts.compact import CompactAdapter
+from dspy_diffusion_infill.report import write_report
+from dspy_diffusion_infill.training.schemes import (
+    ORACLE,
+    VAGUE,
+    Scheme,
+    held_out_schemes,
+    nearest_training_instruction,
+)
+
+NUM_SHOTS = 16
+NUM_SCORED = 200
+ANSWER_TOKENS = 6
+
+Review = tuple[str, int]
+"""A sentence and its grade, from 0 (terrible) to 4 (excellent)."""
+
+
+@dataclass(frozen=True, slots=True)
+class DemoResult:
+    """What a demo found; scores are shares of right answers on sentences that compile never saw."""
+
+    scheme: str
+    before: str
+    after: str
+    start: int
+    """First character that changed."""
+    removed: str
+    added: str
+    score_before: float
+    score_after: float
+    score_oracle: float
+    score_nearest: float
+    oracle: str
+    nearest: str
+    metric_calls: int
+    compile_s: float
+    total_s: float
+    report: Path
+
+
+def run_demo(
+    *, lm: str | None = None, seed: int = 0, output: Path = Path("diffusion-infill-demo")
+) -> DemoResult:
+    """Compile the demo's program and score it before, after, and against two other instructions.
+
+    Args:
+        lm: A name for `dspy.LM`; COPRO then writes first. None for the embedded model, alone.
+        seed: Of the examples and the fillings.
+        output: Folder that receives the report.
+
+    Raises:
+        MissingExtraError: If torch or transformers is not installed.
+    """
+    started = time.monotonic()
+    scheme = next(scheme for scheme in held_out_schemes() if len(scheme.labels) == 5)
+    shots, scored = split(written_reviews("test"), scheme, seed)
+    with dspy.context(lm=task_lm(lm), adapter=CompactAdapter()):
+        base = COPRO(metric=exact, breadth=4, depth=1) if lm else None
+        tuned = infill(scheme, shots, seed, base=base)
+        compile_s = time.monotonic() - started
+        oracle = ORACLE.format(worst=scheme.worst, best=scheme.best)
+        nearest = nearest_training_instruction(oracle).text
+        after = tuned.signature.instructions
+        scores = [score(text, scored) for text in (VAGUE, after, oracle, nearest)]
+    found = tuned.detailed_results
+    change = found["changes"].get("self", {"start": 0, "before": "", "after": ""})
+    return DemoResult(
+        scheme.name, found["instructions_before"]["self"], after,
+        change["start"], change["before"], change["after"],
+        *scores, oracle, nearest, found["metric_calls"], compile_s, time.monotonic() - started,
+        write_report(tuned, output),
+    )  # fmt: skip
+
+
+def infill(
+    scheme: Scheme,
+    shots: Sequence[dspy.Example],
+    seed: int,
+    *,
+    infiller: object = "embedded",
+    base: COPRO | None = None,
+) -> dspy.Predict:
+    """Compile the vague program on a few examples of a scheme, with the settings of demo and benchmark."""
+    optimizer = DiffusionInfill(
+        exact,
+        base=base,
+        infiller=infiller,  # pyright: ignore[reportArgumentType]
+        denoising=Denoising(num_candidates=16),
+        budget="medium",
+        num_threads=16,
+        seed=seed,
+    )
+    return optimizer.compile(vague_program(), trainset=list(shots))  # pyright: ignore[reportReturnType]
+
+
+def vague_program() -> dspy.Predict:
+    """A program that rates a review without being told how."""
+    return dspy.Predict(dspy.Signature("review -> rating", VAGUE))
+
+
+def task_lm(name: str | None) -> dspy.LM:
+    """The LM that answers: any `dspy.LM`, or the embedded model, which writes freely."""
+    if name is not None:
+        return dspy.LM(name, max_tokens=32)
+    from dspy_diffusion_infill.engine.lm import DiffusionLM
+
+    return DiffusionLM("embedded", max_tokens=ANSWER_TOKENS)
+
+
+def written_reviews(part: str) -> list[Review]:
+    """The sentences written for the demo: "test", or "dev" for those that choices were made on."""
+    text = (
+        resources.files("dspy_diffusion_infill")
+        .joinpath("assets", "reviews.jsonl")
+        .read_text(encoding="utf-8")
+    )
+    rows = [json.loads(line) for line in text.splitlines()]
+    return [(row["text"], row["grade"]) for row in rows if row["split"] == part]
+
+
+def split(
+    reviews: Iterable[Review], scheme: Scheme, seed: int
+) -> tuple[list[dspy.Example], list[dspy.Example]]:
+    """Examples to compile on, then others to score on; grades that the scheme cannot tell are left out."""
+    kept = [review for review in reviews if review[1] in scheme.grades]
+    Random(f"{seed}/{scheme.name}").shuffle(kept)
+    examples = [
+        dspy.Example(review=text, rating=scheme.label(grade)).with_inputs("review") for text, grade in kept
+    ]
+    return examples[:NUM_SHOTS], examples[NUM_SHOTS : NUM_SHOTS + NUM_SCORED]
+
+
+def exact(example: dspy.Example, prediction: dspy.Prediction, trace: object = None) -> bool:
+    """Whether the rating is the label, to the letter."""
+    return prediction.rating.strip() == example.rating
+
+
+def score(instructions: str, examples: Sequence[dspy.Example]) -> float:
+    """Share of right answers of the program with these instructions, in [0, 1]."""
+    program = vague_program()
+    program.signature = program.signature.with_instructions(instructions)
+    evaluate = dspy.Evaluate(devset=list(examples), metric=exact, num_threads=32, display_progress=False)
+    return evaluate(program).score / 100

@@ -1,0 +1,115 @@
+"""What the embedded model is taught on: instructions, reviews and answers, drawn afresh for every update."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from torch import Tensor
+
+from dspy_diffusion_infill.engine.vocabulary import Vocabulary
+from dspy_diffusion_infill.errors import SettingsError
+from dspy_diffusion_infill.prompts.canvas import Message
+from dspy_diffusion_infill.training.data import Example, collate, encode
+from dspy_diffusion_infill.training.grammar import NUM_GRADES, Reviews
+from dspy_diffusion_infill.training.masking import Objective
+from dspy_diffusion_infill.training.schemes import training_instructions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One part of the recipe."""
+
+    name: str
+    num_updates: int
+    learning_rate: float
+    paired: bool = True
+    """Whether instructions, reviews and answers stand together."""
+    response_share: float = 0.0
+    """Share of the rows that are masked response-only; the others are masked full-sequence."""
+    real_share: float = 0.0
+    """Share of the reviews that are real sentences."""
+
+
+class RealReviews:
+    """Labelled sentences from `sst5_SPLIT.jsonl` and `sst2_SPLIT.jsonl`, by grade.
+
+    Args:
+        folder: Holds the files; each line has `text` and `label`, from 0 (very negative) up.
+        split: Part of the file names.
+    """
+
+    def __init__(self, folder: Path, split: str = "train") -> None:
+        five = [(row["text"], row["label"]) for row in _rows(folder / f"sst5_{split}.jsonl")]
+        self.by_grade = {
+            grade: [text for text, label in five if label == grade] for grade in range(NUM_GRADES)
+        }
+        self.unpaired = [row["text"] for row in _rows(folder / f"sst2_{split}.jsonl")]
+
+    def draw(self, grade: int, random: Random) -> str:
+        """A sentence of this grade."""
+        return random.choice(self.by_grade[grade])
+
+
+class World:
+    """Draws training examples: everything the embedded model will ever see.
+
+    Args:
+        real: Real sentences.
+        vocabulary: Tokenizer and chat format.
+    """
+
+    def __init__(self, real: RealReviews, vocabulary: Vocabulary) -> None:
+        self.real = real
+        self.vocabulary = vocabulary
+        self.instructions = training_instructions()
+
+    def batch(self, stage: Stage, batch_tokens: int, seed: int, update: int) -> dict[str, Tensor]:
+        """The noised batch of one update, drawn from its number.
+
+        Args:
+            stage: Says what the rows are.
+            batch_tokens: About how many tokens the batch has.
+            seed: Of the recipe.
+            update: Number of the update in its stage.
+        """
+        random = Random(f"{seed}:{stage.name}:{update}")
+        draw = self._paired if stage.paired else self._unpaired
+        shots = random.choice((1, 1, 4, 8, 8))
+        rows = [draw(random, shots, stage.real_share) for _ in range(batch_tokens // (15 + 25 * shots))]
+        objectives: list[Objective] = ["ro" if random.random() < stage.response_share else "fs" for _ in rows]
+        return collate(rows, objectives, random.getrandbits(62), self.vocabulary)
+
+    def _paired(self, random: Random, shots: int, real_share: float) -> Example:
+        """An instruction, and as many reviews with their answers, of grades that the scheme can tell."""
+        instruction = random.choice(self.instructions)
+        turns = [Message.text("system", instruction.text)]
+        for _ in range(shots):
+            grade = random.choice(instruction.scheme.grades)
+            turns.append(Message.text("user", self._review(random, grade, real_share)))
+            turns.append(Message.text("assistant", instruction.answer(grade)))
+        # Half the rows give the reviews away: their words are noise, and the lesson is in the rest.
+        given = frozenset({"user"}) if random.random() < 0.6 else frozenset()
+        padding = random.randrange(7) if shots == 1 else 0
+        return encode(turns, self.vocabulary, given=given, padding=padding)
+
+    def _unpaired(self, random: Random, shots: int, real_share: float) -> Example:
+        """Sentences alone, or an instruction alone."""
+        if random.random() < 0.3:
+            return encode([Message.text("system", random.choice(self.instructions).text)], self.vocabulary)
+        reviews = [self._review(random, random.randrange(NUM_GRADES), real_share) for _ in range(shots)]
+        return encode([Message.text("user", review) for review in reviews], self.vocabulary)
+
+    def _review(self, random: Random, grade: int, real_share: float) -> str:
+        if random.random() < real_share:
+            return self.real.draw(grade, random)
+        return Reviews(random).draw(grade)[0]
+
+
+def _rows(path: Path) -> list[dict]:
+    if not path.is_file():
+        raise SettingsError(f"data must be a folder that holds {path.name}; got {str(path.parent)!r}.")
+    with path.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
