@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 
 from dspy_diffusion_infill.engine.model import MaskPredictor
 from dspy_diffusion_infill.engine.reverse import Decoding, Filled, Rows, Task
+from dspy_diffusion_infill.engine.rows import token_batches
 from dspy_diffusion_infill.errors import CanvasError
-
-MAX_BATCH_TOKENS = {"cpu": 2048, "mps": 4096, "cuda": 16384}
-"""By device: on a CPU a batch should fit its caches, a GPU is to be kept busy."""
 
 
 def infill(
@@ -66,13 +64,12 @@ def infill(
 def denoise(model: MaskPredictor, tasks: Sequence[Task], decoding: Decoding) -> list[Filled]:
     """Run the reverse process on every task; see `infill`.
 
-    Rows of like length share a batch of at most `MAX_BATCH_TOKENS` tokens; a batch that does not fit the
-    memory of the device is halved.
+    Rows of like length share batches of bounded size; one that does not fit the device's memory is halved.
     """
     for task in tasks:
         _check(model, task.ids)
     filled: dict[int, Filled] = {}
-    for batch in _batches(tasks, MAX_BATCH_TOKENS.get(model.device.type, 4096)):
+    for batch in token_batches([task.ids for task in tasks], model.device):
         filled.update(
             zip(batch, _denoise_fitting(model, [tasks[index] for index in batch], decoding), strict=True)
         )
@@ -90,17 +87,6 @@ def _check(model: MaskPredictor, ids: Sequence[int]) -> None:
         raise CanvasError("A canvas must hold at least one mask token; got none.")
     if len(ids) > model.context_length:
         raise CanvasError(f"A canvas must have at most {model.context_length} tokens; got {len(ids)}.")
-
-
-def _batches(tasks: Sequence[Task], max_tokens: int) -> Iterator[list[int]]:
-    batch: list[int] = []
-    for index in sorted(range(len(tasks)), key=lambda index: len(tasks[index].ids)):
-        if batch and (len(batch) + 1) * len(tasks[index].ids) > max_tokens:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
 
 
 def _denoise_fitting(model: MaskPredictor, tasks: list[Task], decoding: Decoding) -> list[Filled]:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from dspy_diffusion_infill.engine.model import MaskPredictor
+from dspy_diffusion_infill.engine.rows import pad
 from dspy_diffusion_infill.engine.schedule import block_counts
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.prompts.canvas import Denoising
@@ -64,9 +64,7 @@ class Rows:
         device = model.device
         self.task = list(range(len(tasks)))
         self.lengths = [len(task.ids) for task in tasks]
-        self.ids = pad_sequence([torch.tensor(task.ids) for task in tasks], batch_first=True).to(device)
-        lengths = torch.tensor(self.lengths, device=device)
-        self.attention_mask = torch.arange(self.ids.shape[1], device=device) < lengths[:, None]
+        self.ids, self.attention_mask = pad([task.ids for task in tasks], device)
         self.masked = (self.ids == model.mask_token_id) & self.attention_mask
         self.fillable = self.masked.clone()
         block_length = decoding.block_length or self.ids.shape[1]
@@ -88,7 +86,9 @@ class Rows:
         per_row = eligible.sum(1).tolist()
         tokens = self._choose(logits, per_row)
         log_probs = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(1)
-        commit = self._surest(eligible, self._confidence(log_probs, per_row), first_open[:, 0].tolist())
+        commit = self._surest(
+            eligible, self._confidence(logits, log_probs, per_row), first_open[:, 0].tolist()
+        )
         if self.decoding.threshold is not None:
             commit |= _spread(log_probs, eligible, -math.inf) >= math.log(self.decoding.threshold)
         self.ids = torch.where(commit, _spread(tokens, eligible, 0), self.ids)
@@ -130,10 +130,16 @@ class Rows:
             chosen.append((scores / temperature - (-uniform.log()).log()).argmax(1))
         return torch.cat(chosen).to(logits.device)
 
-    def _confidence(self, log_probs: Tensor, per_row: list[int]) -> Tensor:
-        """How early each scored position is to be committed."""
-        if self.decoding.denoising.remasking == "low_confidence":
+    def _confidence(self, logits: Tensor, log_probs: Tensor, per_row: list[int]) -> Tensor:
+        """How early each scored position is to be committed; `log_probs` are those of the chosen tokens."""
+        remasking = self.decoding.denoising.remasking
+        if remasking == "low_confidence":
             return log_probs
+        if remasking == "entropy":
+            return torch.special.entr(logits.softmax(1)).sum(1).neg()
+        if remasking == "top_k_margin":
+            best, second = logits.softmax(1).topk(2).values.unbind(1)
+            return best - second
         drawn = [
             torch.rand(n, device=g.device, generator=g) for n, g in zip(per_row, self.noise, strict=True)
         ]

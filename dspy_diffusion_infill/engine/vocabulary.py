@@ -7,7 +7,7 @@ tokens enter a sequence by id alone.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tokenizers import Tokenizer
@@ -114,10 +114,9 @@ class Vocabulary:
         masked: list[range] = []
         contents: list[range] = []
         for message in self._turns(messages):
-            header, before = self._header(message.role)
-            ids += header
-            start = len(ids) + len(self.encode(before))
-            for part in _joined((before, *_trimmed(message.parts))):
+            ids += self._header(message.role)
+            start = len(ids)
+            for part in _joined(_trimmed(message.parts)):
                 if isinstance(part, Masked):
                     masked.append(range(len(ids), len(ids) + part.num_tokens))
                     ids += [self.mask_token_id] * part.num_tokens
@@ -126,8 +125,7 @@ class Vocabulary:
             contents.append(range(start, len(ids)))
             ids += [*(self._ids[token] for token in self.chat.end), *self.encode(self.chat.end_text)]
         if answer_tokens:
-            header, before = self._header("assistant")
-            ids += header + self.encode(before)
+            ids += self._header("assistant")
             masked.append(range(len(ids), len(ids) + answer_tokens))
             ids += [self.mask_token_id] * answer_tokens
         return Layout(ids, tuple(masked), tuple(contents))
@@ -137,14 +135,15 @@ class Vocabulary:
             return messages
         return [Message.text("system", self.chat.system), *messages]
 
-    def _header(self, role: str) -> tuple[list[int], str]:
-        """Ids that open a turn, and the text before its content."""
+    def _header(self, role: str) -> list[int]:
+        """What opens a turn; tokenized apart from its content, so that it is the same before any content."""
+        text = self.chat.header_text
         if not self.chat.header:
-            return [], self.chat.header_text
+            return self.encode(text)
         before, *after = (self._ids[token] for token in self.chat.header)
         if not after:
-            return [before], role + self.chat.header_text
-        return [before, *self.encode(role), *after], self.chat.header_text
+            return [before, *self.encode(role + text)]
+        return [before, *self.encode(role), *after, *self.encode(text)]
 
 
 def check_length(num_tokens: int, context_length: int) -> None:
@@ -176,7 +175,7 @@ def _trimmed(parts: Sequence[str | Masked]) -> Iterator[str | Masked]:
         yield part
 
 
-def _joined(parts: Sequence[str | Masked]) -> Iterator[str | Masked]:
+def _joined(parts: Iterable[str | Masked]) -> Iterator[str | Masked]:
     """Neighbouring texts become one, so that they are tokenized as they read."""
     text = ""
     for part in parts:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 from dspy_diffusion_infill.errors import CanvasError, SettingsError
 
 Role = Literal["system", "user", "assistant"]
-Remasking = Literal["low_confidence", "random"]
+Remasking = Literal["low_confidence", "entropy", "top_k_margin", "random"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,8 @@ class Denoising:
     temperature: float = 0.8
     """Of the token choice, in units of logits; 0 takes the likeliest token (paper: 0.8 LLaDA, 0.1 Dream)."""
     remasking: Remasking = "low_confidence"
-    """Which masked tokens a step commits: those the model is surest of, or random ones."""
+    """Which masked tokens a step commits: those whose chosen token is likeliest (low_confidence), whose
+    distribution has the least entropy, whose two likeliest tokens lie furthest apart, or random ones."""
 
     def __post_init__(self) -> None:
         if self.num_candidates < 1:
@@ -103,8 +104,9 @@ class Denoising:
             raise SettingsError(f"steps must be at least 1, or None; got {self.steps}.")
         if not 0 <= self.temperature <= 10:
             raise SettingsError(f"temperature must be between 0 and 10; got {self.temperature}.")
-        if self.remasking not in ("low_confidence", "random"):
-            raise SettingsError(f"remasking must be 'low_confidence' or 'random'; got {self.remasking!r}.")
+        if self.remasking not in get_args(Remasking):
+            known = ", ".join(map(repr, get_args(Remasking)))
+            raise SettingsError(f"remasking must be one of {known}; got {self.remasking!r}.")
 
 
 @runtime_checkable

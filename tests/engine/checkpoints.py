@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM
 
 SPECIAL = (
@@ -19,9 +19,16 @@ SPECIAL = (
     "<|end_header_id|>",
     "<|eot_id|>",
 )
+# As in the tokenizers of Llama 3 and Qwen2: line ends never join what follows them.
+WORDS = (
+    r"'(?:s|t|re|ve|m|ll|d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+GPT2_WORDS = r"'(?:s|t|re|ve|m|ll|d)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 TEXT = [
     "Rate the review from 1 to 5, where 5 is the best. The plot was dull and the acting was good.",
     "Classify the sentence as positive or negative. Answer with one word only. [RESULT] 4",
+    *["\n\n"] * 20,
     "user assistant system: what a fine film it is, and how slowly it ends!\n\nText: it is a text.",
 ]
 EMBEDDING_ROWS = 400
@@ -50,10 +57,15 @@ PUBLISHED = {
 }
 
 
-def make_tokenizer(special: Sequence[str] = SPECIAL) -> Tokenizer:
+def make_tokenizer(special: Sequence[str] = SPECIAL, words: str = WORDS) -> Tokenizer:
     """A byte-level BPE tokenizer; the special tokens, LLaDA's by default, have the first ids."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(words), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
     alphabet = pre_tokenizers.ByteLevel.alphabet()

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from dspy_diffusion_infill.engine import batching
 from dspy_diffusion_infill.engine.batching import MicroBatcher
 
 
@@ -40,6 +41,16 @@ def test_jobs_that_arrive_during_a_batch_share_the_next_one():
         go_on.set()
         assert [first.result(10), *(each.result(10) for each in rest)] == [0, 1, 2, 3]
     assert batches == [[0], [1, 2, 3]]
+
+
+def test_callers_about_to_arrive_are_waited_for(monkeypatch):
+    batches = []
+    batcher = MicroBatcher(lambda jobs: (batches.append(list(jobs)), jobs)[1])
+    late = []
+    monkeypatch.setattr(batching.time, "sleep", lambda _: late or late.append(batcher.submit("late")))
+    assert batcher.wait(batcher.submit("early")) == "early"
+    assert batcher.wait(late[0]) == "late"
+    assert batches == [["early", "late"]]
 
 
 def test_a_batch_that_raises_tells_every_caller_and_the_next_one_runs():

@@ -2,19 +2,20 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import get_args
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dspy_diffusion_infill.engine import denoise as denoise_module
 from dspy_diffusion_infill.engine.denoise import infill
 from dspy_diffusion_infill.engine.model import ToyModel
 from dspy_diffusion_infill.engine.reverse import Decoding
+from dspy_diffusion_infill.engine.rows import MAX_BATCH_TOKENS
 from dspy_diffusion_infill.engine.schedule import commit_counts
 from dspy_diffusion_infill.errors import CanvasError, SettingsError
-from dspy_diffusion_infill.prompts.canvas import Denoising
+from dspy_diffusion_infill.prompts.canvas import Denoising, Remasking
 
 MASK = 8
 GREEDY = Denoising(temperature=0.0)
@@ -66,7 +67,7 @@ decodings = st.builds(
         Denoising,
         steps=st.none() | st.integers(1, 20),
         temperature=st.sampled_from([0.0, 0.3, 2.0]),
-        remasking=st.sampled_from(["low_confidence", "random"]),
+        remasking=st.sampled_from(get_args(Remasking)),
     ),
     block_length=st.none() | st.integers(1, 5),
     threshold=st.none() | st.floats(0.1, 1.0),
@@ -168,6 +169,40 @@ def test_temperature_divides_the_logits():
     assert sum(one.ids == [1] for one in drawn) / 4000 == pytest.approx(0.786, abs=0.03)
 
 
+class Planted(ToyModel):
+    """The same logits in any context: one row of them for each position."""
+
+    def __init__(self, logits):
+        super().__init__(torch.zeros(len(logits), dtype=torch.long), vocab_size=9, mask_token_id=MASK)
+        self.table = torch.tensor(logits)
+        self.shown = []
+
+    def logits(self, ids, attention_mask, wanted):
+        self.shown.append(ids.tolist())
+        return self.table[wanted.nonzero()[:, 1]].clone()
+
+
+def test_each_remasking_has_its_own_idea_of_being_sure():
+    # Allowed tokens are 0 to 7. Probabilities: first .45 .45 and six of .0167; second .40 and seven of .0857;
+    # third .42 .30 .28. Likeliest token: 1st, 3rd, 2nd. Margin: 2nd (.31), 3rd (.12), 1st (0).
+    # Entropy: 3rd (1.08 nats), 1st (1.13), 2nd (1.84).
+    def row(*given):
+        rest = (1 - sum(given)) / (8 - len(given))
+        return [math.log(max(p, 1e-30)) for p in (*given, *[rest] * (8 - len(given)))] + [0.0]
+
+    expected = {
+        "low_confidence": [{0}, {2}],
+        "top_k_margin": [{1}, {2}],
+        "entropy": [{2}, {0}],
+    }
+    for remasking, order in expected.items():
+        model = Planted([row(0.45, 0.45), row(0.40), row(0.42, 0.30, 0.28)])
+        infill(
+            model, [[MASK] * 3], decoding=Decoding(denoising=Denoising(temperature=0.0, remasking=remasking))
+        )
+        assert commit_order(model.shown) == order, remasking
+
+
 def test_random_remasking_commits_in_an_order_of_its_own():
     decoding = Decoding(denoising=Denoising(temperature=0.0, remasking="random"))
     orders = set()
@@ -203,8 +238,22 @@ def test_seeds_change_the_noise_and_equal_seeds_do_not():
     assert run(0) != run(1)
 
 
+def test_two_canvases_get_noise_of_their_own():
+    model = ToyModel(torch.zeros(9, dtype=torch.long), vocab_size=9, mask_token_id=MASK)
+    decoding = Decoding(denoising=Denoising(temperature=9.0))
+    (one,), (other,) = infill(model, [[1, *[MASK] * 8], [2, *[MASK] * 8]], decoding=decoding)
+    assert one.ids[1:] != other.ids[1:]
+
+
+def test_padding_is_no_mask_even_where_they_share_an_id():
+    model = ToyModel(torch.tensor([1, 2, 3, 4]), vocab_size=9, mask_token_id=0)
+    filled = infill(model, [[5, 0, 5, 5], [5, 0]], decoding=Decoding(denoising=GREEDY))
+    assert [one.ids for (one,) in filled] == [[5, 2, 5, 5], [5, 2]]
+    assert [one.num_passes for (one,) in filled] == [1, 1]
+
+
 def test_batches_hold_a_bounded_number_of_tokens(monkeypatch):
-    monkeypatch.setitem(denoise_module.MAX_BATCH_TOKENS, "cpu", 12)
+    monkeypatch.setitem(MAX_BATCH_TOKENS, "cpu", 12)
     model = Watched([1, 2, 3, 4, 5])
     canvases = [[MASK] * 5, [MASK] * 2, [MASK] * 4, [MASK] * 3]
     filled = infill(model, canvases, decoding=Decoding(denoising=GREEDY))

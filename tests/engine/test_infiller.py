@@ -37,19 +37,30 @@ def test_equal_arguments_give_equal_answers_beside_any_other_canvas(infiller):
 
 
 def test_the_context_follows_the_messages_and_changes_the_filling(infiller):
-    # BOS; header 3, "\n\n" and content, end 1 for each turn.
+    # BOS; two header tokens around the role, the blank line, the content, and one end token for each turn.
     encode = infiller.model.vocabulary.encode
     turns = [
-        len(encode("\n\nRate")) + 3 + len(encode(" é👍 <|mdm_mask|>")) + 2 + len(encode(".")),
-        len(encode("\n\nWhat a fine film!")),
-        len(encode("\n\n5")),
+        len(encode("Rate")) + 3 + len(encode(" é👍 <|mdm_mask|>")) + 2 + len(encode(".")),
+        len(encode("What a fine film!")),
+        len(encode("5")),
     ]
     roles = sum(len(encode(role)) for role in ("system", "user", "assistant"))
-    assert infiller.num_tokens(CANVAS) == 1 + sum(turns) + roles + 3 * 3
+    assert infiller.num_tokens(CANVAS) == 1 + sum(turns) + roles + 3 * (3 + len(encode("\n\n")))
     cold = DiffusionInfiller(infiller.model, Denoising(temperature=0.0))
     (with_context,) = cold.infill([CANVAS], num_candidates=1, seed=0)
     (without,) = cold.infill([Canvas(CANVAS.messages)], num_candidates=1, seed=0)
     assert with_context[0].log_likelihood != without[0].log_likelihood
+
+
+def test_the_context_is_read_after_the_messages(infiller, monkeypatch):
+    shown = []
+    logits = infiller.model.logits
+    monkeypatch.setattr(
+        infiller.model, "logits", lambda ids, *rest: (shown.append(ids), logits(ids, *rest))[1]
+    )
+    infiller.infill([CANVAS], num_candidates=1, seed=0)
+    text = infiller.model.vocabulary.decode(shown[0][0].tolist())
+    assert text.index("Rate") < text.index("fine film") < text.index("5")
 
 
 def test_a_canvas_beyond_the_context_is_refused_with_both_counts(infiller):

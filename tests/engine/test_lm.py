@@ -85,6 +85,8 @@ def test_an_answer_is_what_precedes_the_first_stop_token(lm, monkeypatch):
 def test_the_system_message_is_a_turn_of_its_own(lm):
     both = lm15.Request(model="m", system="Be brief.", messages=(lm15.Message.user("Hi"),))
     assert requests.read_messages(both) == [Message.text("system", "Be brief."), Message.text("user", "Hi")]
+    developer = lm15.Request(model="m", messages=(lm15.Message.developer("Be brief."),))
+    assert requests.read_messages(developer) == [Message.text("system", "Be brief.")]
 
 
 def test_greedy_answers_are_equal_and_several_at_a_temperature_differ(lm, llama_shaped):
@@ -95,9 +97,12 @@ def test_greedy_answers_are_equal_and_several_at_a_temperature_differ(lm, llama_
     assert again("Rate it.", n=4, temperature=1.5) == hot
 
 
-def test_a_seed_in_the_request_is_obeyed(lm):
-    one = lm.engine.complete(request(temperature=1.5, seed=1)).text
-    assert lm.engine.complete(request(temperature=1.5, seed=2)).text != one
+def test_a_seed_in_the_request_is_obeyed(llama_shaped):
+    def answer(seed):
+        return DiffusionEngine(str(llama_shaped)).complete(request(temperature=1.5, seed=seed)).text
+
+    assert answer(1) == answer(1)
+    assert answer(1) != answer(2)
 
 
 def test_concurrent_requests_become_few_batches_and_answer_as_alone(lm):

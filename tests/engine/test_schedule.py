@@ -29,6 +29,10 @@ def test_blocks_cover_the_masks_in_order_and_all_but_the_last_are_full(num_maske
     assert sum(map(len, blocks)) <= max(num_steps or num_masked, len(blocks))
 
 
+def test_every_block_gets_a_step_even_if_fewer_were_asked_for():
+    assert block_counts(10, 2, 4) == [[4], [4], [2]]
+
+
 def test_early_steps_take_the_remainder_as_in_llada():
     assert commit_counts(11, 4) == [3, 3, 3, 2]
 

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer
 from dspy_diffusion_infill.engine.llada import CHAT
 from dspy_diffusion_infill.engine.vocabulary import Vocabulary
 from dspy_diffusion_infill.prompts.canvas import Masked, Message
-from tests.engine.checkpoints import SPECIAL, make_tokenizer
+from tests.engine.checkpoints import GPT2_WORDS, SPECIAL, make_tokenizer
 
 tokenizer = make_tokenizer()
 vocabulary = Vocabulary(tokenizer, CHAT, 400)
@@ -60,6 +60,17 @@ def test_a_conversation_is_tokenized_as_the_published_template_writes_it():
     assert laid_out.masked == (range(len(laid_out.ids) - 2, len(laid_out.ids)),)
 
 
+def test_a_header_is_the_same_before_text_and_before_masks():
+    # GPT-2's pieces split the line ends before a word, and not those at the end.
+    other = Vocabulary(make_tokenizer(words=GPT2_WORDS), CHAT, 400)
+    assert len(other.encode("\n\n")) < len(other.encode("\n\nRate")) - len(other.encode("Rate"))
+    before_text = other.lay_out([Message.text("assistant", "Rate")])
+    before_masks = other.lay_out([], answer_tokens=1)
+    start = before_masks.masked[0].start
+    assert before_text.contents == (range(start, start + len(other.encode("Rate"))),)
+    assert before_text.ids[:start] == before_masks.ids[:start]
+
+
 def test_masks_are_placed_by_id_and_only_where_asked():
     message = Message("user", ("Rate <|mdm_mask|>", Masked(3), " from", Masked(1)))
     laid_out = vocabulary.lay_out([message])
@@ -71,9 +82,10 @@ def test_masks_are_placed_by_id_and_only_where_asked():
 
 def test_spaces_beside_a_mask_are_kept_and_those_at_the_ends_trimmed():
     laid_out = vocabulary.lay_out([Message("user", ("  Rate ", Masked(1), " it "))])
-    ids = tokenizer.encode("\n\nRate ", add_special_tokens=False).ids
-    assert laid_out.ids[4 : laid_out.masked[0].start] == ids
-    assert vocabulary.decode(laid_out.ids[laid_out.masked[0].stop : -1]) == " it"
+    assert laid_out.contents == (range(laid_out.contents[0].start, len(laid_out.ids) - 1),)
+    first = laid_out.masked[0]
+    assert vocabulary.decode(laid_out.ids[laid_out.contents[0].start : first.start]) == "Rate "
+    assert vocabulary.decode(laid_out.ids[first.stop : -1]) == " it"
 
 
 def test_the_tokenizer_is_not_modified():

@@ -1,0 +1,44 @@
+"""Sequences of different lengths as batches of bounded size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+MAX_BATCH_TOKENS = {"cpu": 2048, "mps": 4096, "cuda": 16384}
+"""By device: on a CPU a batch should fit its caches, a GPU is to be kept busy."""
+
+
+def token_batches(rows: Sequence[Sequence[int]], device: torch.device) -> Iterator[list[int]]:
+    """Group rows of like length into batches of at most `MAX_BATCH_TOKENS` tokens, padding included.
+
+    A row longer than that is a batch of its own.
+
+    Returns:
+        The indices of each batch's rows, shortest rows first.
+    """
+    max_tokens = MAX_BATCH_TOKENS.get(device.type, MAX_BATCH_TOKENS["cuda"])
+    batch: list[int] = []
+    for index in sorted(range(len(rows)), key=lambda index: len(rows[index])):
+        if batch and (len(batch) + 1) * len(rows[index]) > max_tokens:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def pad(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Rows as one right-padded tensor of ids, and the attention mask that hides the padding.
+
+    Example:
+        >>> ids, attention_mask = pad([[5, 6, 7], [8]], torch.device("cpu"))
+        >>> attention_mask.int().tolist()
+        [[1, 1, 1], [1, 0, 0]]
+    """
+    ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True).to(device)
+    lengths = torch.tensor([len(row) for row in rows], device=device)
+    return ids, torch.arange(ids.shape[1], device=device) < lengths[:, None]
