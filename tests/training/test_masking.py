@@ -1,0 +1,67 @@
+"""The forward process, against its distributions."""
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dspy_diffusion_infill.training.masking import full_sequence, response_only
+
+NUM_DRAWS = 4000
+
+
+def draws(mask, positions: torch.Tensor) -> torch.Tensor:
+    """[draws, length]"""
+    generator = torch.Generator().manual_seed(0)
+    return torch.stack([mask(positions, generator) for _ in range(NUM_DRAWS)])
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=30).filter(any), st.integers(0, 2**32))
+def test_only_what_may_be_masked_is_masked_and_never_nothing(maskable: list[bool], seed: int):
+    for mask in (full_sequence, response_only):
+        positions = torch.tensor(maskable)
+        masked = mask(positions, torch.Generator().manual_seed(seed))
+        assert masked.any()
+        assert not (masked & ~positions).any()
+
+
+def test_equal_seeds_mask_equal_tokens_and_others_do_not():
+    positions = torch.ones(40, dtype=torch.bool)
+    one, same, other = (full_sequence(positions, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+def test_full_sequence_masks_the_floor_of_t_times_n():
+    """With n = 4, t uniform gives floor(4t) = 0, 1, 2, 3 a quarter of the time each; a draw of 0 masks one.
+
+    A count is binomial with standard deviation at most 32 of 4000; bounds are six of them away, which chance
+    passes less than once in 10^8 runs (and the seed is fixed).
+    """
+    counts = draws(full_sequence, torch.tensor([True] * 4 + [False] * 3)).sum(1)
+    found = [int((counts == k).sum()) for k in range(5)]
+    assert found[0] == 0
+    assert found[4] == 0
+    assert abs(found[1] - 2000) < 190
+    assert abs(found[2] - 1000) < 165
+    assert abs(found[3] - 1000) < 165
+
+
+def test_full_sequence_masks_every_position_equally_often():
+    share = draws(full_sequence, torch.ones(10, dtype=torch.bool)).float().mean(0)
+    # (1 + 1 + 2 + ... + 9) / 10 of 10 positions; six standard errors are 0.047
+    assert (share - 0.46).abs().max() < 0.047
+
+
+def test_response_only_masks_each_token_with_one_probability_per_draw():
+    """Bernoulli(t), t uniform: a count of n is uniform on 0..n, so all-masked is as likely as any other."""
+    counts = draws(response_only, torch.ones(3, dtype=torch.bool)).sum(1)
+    found = [int((counts == k).sum()) for k in range(4)]
+    assert found[0] == 0
+    assert abs(found[1] - 2000) < 190, "a draw of zero masks masks one"
+    assert abs(found[2] - 1000) < 165
+    assert abs(found[3] - 1000) < 165
+
+
+def test_response_only_leaves_the_prompt_clean():
+    response = torch.tensor([False, False, True, True])
+    assert not draws(response_only, response)[:, :2].any()

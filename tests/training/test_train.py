@@ -1,0 +1,132 @@
+"""The loop and the recipe, at a size of seconds."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaForCausalLM
+
+from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
+from dspy_diffusion_infill.engine.model import load
+from dspy_diffusion_infill.prompts.canvas import Canvas, Masked, Message
+from dspy_diffusion_infill.training.embedded import build
+from dspy_diffusion_infill.training.train import Batches, train
+from dspy_diffusion_infill.training.world import World
+from tests.training.conftest import TINY
+
+
+def run(
+    model: LlamaForCausalLM, world: World, output: Path, num_updates: int, *, stop_after: int | None = None
+):
+    """Train; with `stop_after`, as if the process had ended once that many updates were made."""
+
+    def make(update: int):
+        if update == stop_after:
+            raise KeyboardInterrupt
+        return world.batch(TINY.stages[1], TINY.batch_tokens, TINY.seed, update)
+
+    settings = {"learning_rate": 1e-2, "warmup_updates": 1, "save_updates": 2, "bf16": False, "use_cpu": True}
+    train(model, Batches(make, num_updates), output, **settings)
+
+
+def test_training_lowers_the_loss_of_what_it_sees(model: LlamaForCausalLM, world: World, tmp_path: Path):
+    from dspy_diffusion_infill.training.loss import masked_losses
+
+    batch = world.batch(TINY.stages[1], TINY.batch_tokens, TINY.seed, 0)
+
+    def loss() -> float:
+        with torch.no_grad():
+            return (
+                masked_losses(model, batch["input_ids"], batch["labels"], batch["attention_mask"])
+                .mean()
+                .item()
+            )
+
+    before = loss()
+    run(model, world, tmp_path / "run", 8)
+    assert loss() < before - 0.2
+
+
+def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(
+    model: LlamaForCausalLM, world: World, tmp_path: Path
+):
+    torch.manual_seed(0)
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    run(model, world, tmp_path / "whole", 6)
+    whole = {name: value.clone() for name, value in model.state_dict().items()}
+    model.load_state_dict(start)
+    with pytest.raises(KeyboardInterrupt):
+        run(model, world, tmp_path / "broken", 6, stop_after=5)
+    model.load_state_dict(start)
+    run(model, world, tmp_path / "broken", 6)
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, whole[name], atol=1e-6, rtol=0)
+
+
+def test_the_recipe_makes_a_model_that_loads_and_infills(real: Path, tmp_path: Path):
+    build(real, tmp_path / "model", TINY, use_cpu=True)
+    infiller = DiffusionInfiller(load(str(tmp_path / "model"), device="cpu"))
+    canvas = Canvas((Message("system", ("Rate", Masked(3), ".")),))
+    assert infiller.infill([canvas], num_candidates=2, seed=0)[0][0].texts[0]
+    assert LlamaForCausalLM.from_pretrained(tmp_path / "model").config.is_causal is False
+    assert not (tmp_path / "model-work").exists()
+
+
+def test_a_finished_stage_is_not_trained_again(real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    stages = (*TINY.stages[:2], replace(TINY.stages[2], num_updates=1))
+    seen: list[str] = []
+    batch = World.batch
+
+    def interrupted(self: World, stage, *arguments):
+        seen.append(stage.name)
+        if stage.name == "ro" and seen.count("ro") == 1:
+            raise KeyboardInterrupt
+        return batch(self, stage, *arguments)
+
+    monkeypatch.setattr(World, "batch", interrupted)
+    recipe = replace(TINY, stages=stages)
+    with pytest.raises(KeyboardInterrupt):
+        build(real, tmp_path / "model", recipe, use_cpu=True)
+    assert seen == ["start"] * 2 + ["fs"] * 4 + ["ro"]
+    build(real, tmp_path / "model", recipe, use_cpu=True)
+    assert seen[7:] == ["ro"]
+
+
+def test_gradients_are_those_of_the_mean_over_all_masked_tokens_of_an_update(
+    model: LlamaForCausalLM, world: World, tmp_path: Path
+):
+    """Two batches of unlike sizes, accumulated, weigh by their tokens."""
+    from transformers import TrainingArguments
+
+    from dspy_diffusion_infill.training.loss import masked_losses
+    from dspy_diffusion_infill.training.train import MaskedDiffusionTrainer
+
+    make = partial(world.batch, TINY.stages[1], TINY.batch_tokens, TINY.seed)
+    batches = [make(0), make(1)]
+    counts = [int((batch["labels"] != -100).sum()) for batch in batches]
+    assert counts[0] != counts[1]
+    losses = [masked_losses(model, b["input_ids"], b["labels"], b["attention_mask"]).sum() for b in batches]
+    (sum(losses) / sum(counts)).backward()
+    wanted = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    found: dict[str, torch.Tensor] = {}
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path), per_device_train_batch_size=1, gradient_accumulation_steps=2, max_steps=1,
+        max_grad_norm=0.0, use_cpu=True, report_to="none", remove_unused_columns=False, save_strategy="no",
+        dataloader_pin_memory=False,
+    )  # fmt: skip
+    trainer = MaskedDiffusionTrainer(
+        model, arguments, train_dataset=Batches(make, 2), data_collator=lambda items: items[0]
+    )
+    trainer.create_optimizer()
+    trainer.optimizer.register_step_pre_hook(
+        lambda *_: found.update(
+            {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+        )
+    )
+    trainer.train()
+    assert found.keys() == wanted.keys()
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(found[name], gradient, atol=1e-6, rtol=1e-4)

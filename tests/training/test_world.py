@@ -1,0 +1,93 @@
+"""Nothing that is held out reaches a training text."""
+
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from dspy_diffusion_infill.demo import written_reviews
+from dspy_diffusion_infill.errors import SettingsError
+from dspy_diffusion_infill.training.grammar import NUM_GRADES, Reviews
+from dspy_diffusion_infill.training.schemes import (
+    SCHEMES,
+    VAGUE,
+    WORDINGS,
+    Instruction,
+    Scheme,
+    held_out_schemes,
+    nearest_training_instruction,
+    training_instructions,
+)
+from dspy_diffusion_infill.training.world import RealReviews, Stage, World
+
+
+def test_a_scheme_labels_grades_from_worst_to_best():
+    assert [Scheme(("e", "d", "c", "b", "a")).label(grade) for grade in range(5)] == ["e", "d", "c", "b", "a"]
+    assert [Scheme(("0", "1")).label(grade) for grade in Scheme(("0", "1")).grades] == ["0", "0", "1", "1"]
+
+
+def test_two_ends_name_one_scheme():
+    ends = [(scheme.worst, scheme.best) for scheme in SCHEMES]
+    assert len(set(ends)) == len(ends)
+
+
+def test_held_out_schemes_are_a_fifth_and_their_mirror_images_are_taught():
+    held_out = held_out_schemes()
+    assert 0.15 < len(held_out) / len(SCHEMES) < 0.25
+    taught = {instruction.scheme for instruction in training_instructions()}
+    assert not taught & set(held_out)
+    assert all(Scheme(scheme.labels[::-1]) in taught for scheme in held_out)
+
+
+def test_no_training_instruction_says_what_a_held_out_one_says():
+    texts = {instruction.text for instruction in training_instructions()}
+    held_out = {Instruction(wording, scheme).text for scheme in held_out_schemes() for wording in WORDINGS}
+    assert not texts & held_out
+    assert VAGUE not in texts
+
+
+def test_every_label_of_a_held_out_scheme_is_taught_in_another():
+    taught = {label for instruction in training_instructions() for label in instruction.scheme.labels}
+    assert {label for scheme in held_out_schemes() for label in scheme.labels} <= taught
+
+
+def test_the_nearest_instruction_is_one_of_training_and_nearly_the_same():
+    oracle = Instruction(WORDINGS[0], held_out_schemes()[0]).text
+    nearest = nearest_training_instruction(oracle)
+    assert not nearest.held_out
+    assert nearest.text != oracle
+
+
+def test_sentences_are_seeded_and_of_the_grade_asked_for():
+    one, same = (Reviews(Random(3)) for _ in range(2))
+    drawn = [one.draw(grade % NUM_GRADES) for grade in range(200)]
+    assert drawn == [same.draw(grade % NUM_GRADES) for grade in range(200)]
+    assert [grade for _, grade in drawn] == [number % NUM_GRADES for number in range(200)]
+    assert len({text for text, _ in drawn}) > 190
+
+
+def test_written_sentences_are_many_balanced_and_apart():
+    dev, test = written_reviews("dev"), written_reviews("test")
+    assert len(test) >= 300
+    assert {text for text, _ in dev}.isdisjoint(text for text, _ in test)
+    counts = [sum(grade == wanted for _, grade in test) for wanted in range(NUM_GRADES)]
+    assert len(set(counts)) == 1
+
+
+def test_no_written_sentence_can_be_drawn_from_the_grammar():
+    """A million draws are cheap to imagine and dear to make: ten thousand are compared."""
+    reviews = Reviews(Random(0))
+    drawn = {reviews.draw()[0] for _ in range(10_000)}
+    assert drawn.isdisjoint(text for text, _ in written_reviews("test"))
+
+
+def test_an_update_draws_the_same_batch_whenever_it_is_asked(world: World):
+    stage = Stage(name="fs", num_updates=1, learning_rate=1e-3, response_share=0.5, real_share=0.5)
+    one, same, next_one = (world.batch(stage, 300, 0, update) for update in (7, 7, 8))
+    assert all(one[name].equal(same[name]) for name in one)
+    assert one["labels"].shape != next_one["labels"].shape or not one["labels"].equal(next_one["labels"])
+
+
+def test_a_missing_data_file_is_named(tmp_path: Path):
+    with pytest.raises(SettingsError, match=r"data must be a folder that holds sst5_train\.jsonl; got"):
+        RealReviews(tmp_path)
