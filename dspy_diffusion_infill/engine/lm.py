@@ -134,15 +134,16 @@ class DiffusionEngine:
         """Nothing to close: weights go when nobody refers to them."""
 
     def dump_state(self) -> dict[str, Any]:
-        """Checkpoint and settings, without weights."""
-        return {"source": self._source, "name": self._model.name, "generation": asdict(self.generation)}
+        """Checkpoint, settings and the precision in use, without weights."""
+        source = {**self._source, "dtype": self._model.name.rpartition(":")[2]}
+        return {"source": source, "name": self._model.name, "generation": asdict(self.generation)}
 
     @classmethod
     def load_state(cls, state: dict[str, Any]) -> DiffusionEngine:
         """The engine that was dumped; weights already in memory are shared.
 
         Raises:
-            ModelError: If the checkpoint, or the precision it runs in here, is not the one that was dumped.
+            ModelError: If the checkpoint is not the one that was dumped.
         """
         engine = cls(generation=Generation(**state["generation"]), **state["source"])
         if engine._model.name != state["name"]:
