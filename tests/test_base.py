@@ -129,6 +129,23 @@ def test_a_metric_that_raises_stops_the_run_even_if_the_base_would_go_on(metric)
         run(Probe(broken, swallow))
 
 
+def test_what_the_base_prints_is_dropped(metric, capfd):
+    run(Probe(metric, lambda base, *_: print("one of 31 prompt dumps")))  # noqa: T201
+    assert capfd.readouterr().out == ""
+
+
+def test_a_failure_that_dspy_scored_is_not_kept():
+    def evaluate(base, student, trainset):
+        dspy.Evaluate(devset=trainset, metric=base.metric)(student)
+
+    def fragile(system, user):
+        return propose_or_obey(system, user) if "7" not in user else "unreadable"
+
+    with dspy.context(lm=rule_lm(fragile), adapter=dspy.ChatAdapter(), max_errors=100):
+        found, _, _ = run(Probe(exact, evaluate))
+    assert len(harvested(found)) == 15
+
+
 def test_nothing_that_was_passed_in_is_modified(metric):
     def meddle(base, student, trainset):
         student.signature = student.signature.with_instructions("Changed.")

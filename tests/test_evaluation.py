@@ -153,6 +153,12 @@ def test_calls_of_good_runs_are_kept_by_predictor(lm):
     assert calls["predict"][2] == {"review": "2", "reasoning": "r", "rating": "y2"}
 
 
+def test_runs_below_the_mean_are_not_good(lm):
+    board = evaluator(lambda e, p: int(e.review) / 10)  # 0.0, 0.1, ..., 0.7: the mean is 0.35
+    run(board, VAGUE, keep_traces=True)
+    assert [call["review"] for call in board.good_calls(VAGUE)["self"]] == ["4", "5", "6", "7"]
+
+
 def test_runs_that_all_scored_lowest_are_not_good(lm):
     board = evaluator()
     run(board, VAGUE, keep_traces=True)

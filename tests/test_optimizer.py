@@ -6,7 +6,7 @@ import logging
 
 import dspy
 import pytest
-from dspy.teleprompt import COPRO, GEPA, BetterTogether
+from dspy.teleprompt import COPRO, GEPA, BetterTogether, Teleprompter
 from dspy.utils.callback import BaseCallback
 
 from dspy_diffusion_infill import Budget, CompactAdapter, Denoising, DiffusionInfill, Selection, SlidingWindow
@@ -158,25 +158,70 @@ def test_the_valset_selects_and_the_trainset_conditions(student, lm):
     assert {turn.parts[0] for turn in infiller.canvases[0].context[::2]} == {"0", "1", "2", "3"}
 
 
-def test_every_predictor_is_rewritten_on_calls_that_went_well():
-    class Pipeline(dspy.Module):
-        def __init__(self):
-            super().__init__()
-            self.note = dspy.Predict(dspy.Signature("review -> note", "Take a note."))
-            self.rate = dspy.Predict(dspy.Signature("note -> rating", "Be warm."))
+class Pipeline(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.note = dspy.Predict(dspy.Signature("review -> note", "Take a note."))
+        self.rate = dspy.Predict(dspy.Signature("note -> rating", "Be warm."))
 
-        def forward(self, review):
-            return self.rate(note=self.note(review=review).note)
+    def forward(self, review):
+        return self.rate(note=self.note(review=review).note)
 
-    noted = rule_lm(lambda system, user: obey(system, user) if user.startswith("n") else f"n{user}")
+
+@pytest.fixture
+def noting():
+    """A task LM for the pipeline: notes start with n."""
+    lm = rule_lm(lambda system, user: obey(system, user) if user.startswith("n") else f"n{user}")
+    with dspy.context(lm=lm):
+        yield lm
+
+
+def test_every_predictor_is_rewritten_on_calls_that_went_well(noting):
     infiller = ScriptedInfiller("five", "note it")
-    with dspy.context(lm=noted):
-        tuned = optimizer(infiller, num_threads=1).compile(Pipeline(), trainset=reviews())
+    tuned = optimizer(infiller, num_threads=1).compile(Pipeline(), trainset=reviews())
     # both windows mask the whole instruction: the context tells the predictors apart
     contexts = [[turn.parts[0] for turn in canvas.context] for canvas in infiller.canvases[:2]]
     assert {said for said in contexts[0][1::2]} == {"n0", "n1", "n2", "n3", "n4"}
     assert {said for said in contexts[1][1::2]} == {"y0", "y1", "y2", "y3", "y4"}
     assert set(tuned.detailed_results["instructions_after"]) == {"note", "rate"}
+
+
+def test_the_calls_that_condition_a_pipeline_are_those_of_the_start(noting):
+    infiller = ScriptedInfiller("")
+    tuned = optimizer(infiller).compile(Pipeline(), trainset=reviews())
+    assert tuned.detailed_results["metric_calls"] == 16
+
+
+def test_a_pipeline_that_selects_elsewhere_runs_on_the_trainset_for_its_calls(noting):
+    infiller = ScriptedInfiller("")
+    settings = {"selection": Selection(shots=2)}
+    tuned = optimizer(infiller, **settings).compile(Pipeline(), trainset=reviews(), valset=reviews(8)[5:])
+    assert {turn.parts[0] for turn in infiller.canvases[0].context[::2]} <= {"0", "1", "2", "3"}
+    assert len(infiller.canvases[0].context) == 4
+    assert tuned.detailed_results["metric_calls"] == 3 + 2 * 2
+
+
+def test_a_pass_in_which_any_window_helped_is_followed_by_two_more(student):
+    student.signature = student.signature.with_instructions("a b")
+    masking = SlidingWindow(window=1, stride=1, mask=1)
+    tuned = optimizer(ScriptedInfiller("warm"), masking=masking).compile(student, trainset=reviews())
+    trials = [(trial["pass_number"], trial["before"], trial["accepted"]) for trial in tuned.trial_logs]
+    assert trials == [
+        (1, "a", True),
+        (1, "b", False),
+        (2, "warm", False),
+        (2, "b", False),
+        (3, "warm", False),
+        (3, "b", False),
+    ]
+
+
+def test_candidates_meet_the_examples_that_the_start_failed_first(student):
+    student.signature = student.signature.with_instructions("Be warm")
+    scored = []
+    metric = lambda e, p, trace=None: scored.append(e.review) or exact(e, p)  # noqa: E731
+    optimizer(ScriptedInfiller("best"), metric, num_threads=1).compile(student, trainset=reviews())
+    assert scored[16:20] == ["5", "6", "7", "8"]
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -216,6 +261,32 @@ def test_copros_scores_are_not_paid_for_twice(student):
             student, trainset=reviews()
         )
     assert tuned.detailed_results["metric_calls"] == len(calls) == 3 * 16
+
+
+class Wasteful(Teleprompter):
+    """Evaluates one instruction on everything, then spends the rest."""
+
+    def __init__(self, metric, instructions):
+        super().__init__()
+        self.metric, self.instructions = metric, instructions
+
+    def compile(self, student, *, trainset):
+        student.signature = student.signature.with_instructions(self.instructions)
+        evaluate = dspy.Evaluate(devset=trainset, metric=self.metric)
+        while True:
+            evaluate(student)
+
+
+@pytest.mark.parametrize(
+    ("found", "kept"),
+    [("Judge.", "Be warm."), ("Be warm: five.", "Be warm: five."), ("Be five.", "Be five.")],
+)
+def test_a_stopped_base_whose_best_is_worse_than_the_student_is_ignored(found, kept, student):
+    student.signature = student.signature.with_instructions("Be warm.")
+    base = Wasteful(exact, found)
+    tuned = optimizer(ScriptedInfiller(""), metric=None, base=base).compile(student, trainset=reviews())
+    assert tuned.detailed_results["base_stopped"]
+    assert instructions_of(tuned) == {"self": kept}
 
 
 def test_a_base_that_spends_everything_still_gives_its_result(student):

@@ -59,6 +59,15 @@ def test_scores_above_the_stated_maximum_never_cost_the_winner(rows):
         assert Table(rows).select("race", max_score=0.5) == totals.index(max(totals))
 
 
+def test_an_earlier_candidate_that_can_still_tie_is_not_dropped():
+    late, early = [0.0] * 4 + [1.0] * 4, [1.0] * 4 + [0.0] * 4
+    assert Table([[0.0] * 8, late, early]).select("race") == 1
+
+
+def test_a_narrow_chance_is_a_chance():
+    assert Table([[1.0, 1.0, 1.0, 0.9], [1.0] * 4]).select("race") == 1
+
+
 def test_hopeless_candidates_stop_at_the_first_block():
     incumbent, hopeless, winner = [1.0] * 11 + [0.0], [0.0] * 12, [1.0] * 12
     table = Table([incumbent, hopeless, winner])

@@ -77,12 +77,7 @@ def _flaw(before: str, window: Window, filling: str, after: str) -> str | None:
         return "empty"
     if after == before:
         return "unchanged"
-    outside = len(before) - (window.end - window.start)
-    kept = (
-        after.startswith(before[: window.start])
-        and after.endswith(before[window.end :])
-        and len(after) >= outside
-    )
+    kept = after.startswith(before[: window.start]) and after.endswith(before[window.end :])
     return None if kept else "shifts the text around the window"
 
 
