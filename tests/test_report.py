@@ -1,0 +1,289 @@
+"""Reports: what they show, that no text of the user's becomes markup, and who may read them."""
+
+import json
+import os
+import re
+import stat
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+
+import dspy
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dspy_diffusion_infill import CompactAdapter, Denoising, DiffusionInfill
+from dspy_diffusion_infill.errors import SettingsError
+from dspy_diffusion_infill.report import RESULTS, _curve, _diff, html_report, markdown_summary, write_report
+from tests.doubles import ScriptedInfiller, exact, obey, reviews, rule_lm
+
+HOSTILE = "</style><script>alert(1)</script> {{ seed }} `tick` ```fence\n<img src=x onerror='a'>"
+VOID = {"meta", "link", "img", "br"}
+
+
+class Page(HTMLParser):
+    """A page's elements, the text of each kind of element, and whether every element is closed in order."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.texts, self.attributes, self._open = [], [], [], []
+        self.feed(page)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        self._open += [tag] * (tag not in VOID)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append((self._open[-1] if self._open else "", data))
+
+    def of(self, tag):
+        return [text for owner, text in self.texts if owner == tag]
+
+    @property
+    def text(self):
+        return "".join(text for owner, text in self.texts if owner != "style")
+
+
+def trial(**fields):
+    plain = {
+        "pass_number": 1,
+        "predictor": "self",
+        "start": 0,
+        "before": "Rate",
+        "after": None,
+        "num_candidates": 2,
+        "rejected": [],
+        "score": 0.25,
+        "gain": 0.0,
+        "metric_calls": 10,
+        "accepted": False,
+    }
+    return plain | fields
+
+
+@pytest.fixture
+def run():
+    """Scored 0.25 for 20 calls; a window for 10 calls that failed, one for 10 that gained 0.5."""
+    before, after = (
+        {"self": "Rate the text.", "note": "Note it."},
+        {"self": "Grade the text.", "note": "Note it."},
+    )
+    won = trial(after="Grade", score=0.75, gain=0.5, accepted=True)
+    lost = trial(start=5, before="the text.", rejected=[{"text": "\x07", "reason": "unprintable"}])
+    return {
+        "detailed_results": {
+            "instructions_before": before,
+            "instructions_after": after,
+            "changes": {"self": {"start": 0, "before": "Rate", "after": "Grade"}},
+            "score_before": 0.25,
+            "score_after": 0.75,
+            "num_failures": 0,
+            "unscored": {},
+            "metric_calls": 40,
+            "seconds": 12.34,
+            "stop_reason": "passes: 1",
+            "base_stopped": False,
+            "settings": {"seed": 7, "base": None},
+        },
+        "trial_logs": [lost, won],
+        "candidate_programs": [
+            {"score": 0.75, "instructions": after},
+            {"score": 0.25, "instructions": before},
+        ],
+        "versions": {"dspy": "3.4.1"},
+    }
+
+
+def program(run):
+    return SimpleNamespace(**{name: run[name] for name in RESULTS})
+
+
+def poisoned(run):
+    """The same run with hostile text wherever text of the user's or of a model can stand."""
+    found, (lost, won) = run["detailed_results"], run["trial_logs"]
+    found["instructions_before"] = {HOSTILE: HOSTILE}
+    found["instructions_after"] = {HOSTILE: f"{HOSTILE} more"}
+    found["unscored"] = {3: HOSTILE}
+    found["stop_reason"] = HOSTILE
+    found["settings"] = {"infiller": HOSTILE}
+    lost |= {"before": HOSTILE, "predictor": HOSTILE, "rejected": [{"text": HOSTILE, "reason": "empty"}]}
+    won |= {"before": HOSTILE, "after": HOSTILE, "predictor": HOSTILE}
+    run["candidate_programs"] = [{"score": 1.0, "instructions": {HOSTILE: f"More {HOSTILE}"}}]
+    return run
+
+
+def test_the_page_says_what_was_gained_what_it_cost_and_why_it_ended(run):
+    page = Page(html_report(run))
+    assert page.of("title")[0] == "Prompt infilling: 0.25 → 0.75"
+    assert "40 metric calls, 12.3 seconds" in page.text
+    assert "The run ended: passes: 1." in page.text
+    assert {"seed", "7", "base", "none", "dspy", "3.4.1"} <= set(page.of("dt") + page.of("dd"))
+
+
+def test_the_page_marks_the_words_that_changed(run):
+    run["trial_logs"] = []
+    page = Page(html_report(run))
+    assert page.of("del") == ["Rate"]
+    assert page.of("ins") == ["Grade", "Grade"]  # the instructions, and the best candidate
+    assert "note, unchanged" in page.of("h3")
+
+
+def test_every_window_has_a_row_and_the_accepted_ones_stand_out(run):
+    page = html_report(run)
+    rows = re.findall(r"<tr.*?</tr>", page, re.DOTALL)[1:]
+    assert ['class="won"' in row for row in rows] == [False, True]
+    assert "+0.5" in rows[1]
+    assert "<del>Rate</del> <ins>Grade</ins>" in rows[1]
+    assert "unprintable" in rows[0]
+
+
+def test_candidates_stand_best_first_and_at_most_ten(run):
+    run["candidate_programs"] *= 6
+    page = Page(html_report(run))
+    assert page.of("b") == ["0.75", "0.25"] * 5
+    assert "And 2 more, in run.json." in page.text
+
+
+def test_the_curve_steps_up_where_a_window_was_accepted(run):
+    curve = _curve(run)
+    assert curve["path"] == "M50.0 100.0H75.0V100.0H100.0V0.0"
+    assert [(x, y, dot["gain"]) for x, y, dot in curve["dots"]] == [(100.0, 0.0, 0.5)]
+    assert (curve["first"], curve["low"], curve["high"]) == (20, 0.25, 0.75)
+
+
+def test_a_run_that_gained_nothing_has_a_flat_curve(run):
+    run["trial_logs"] = [trial()]
+    assert _curve(run)["path"] == "M75.0 50.0H100.0V50.0"
+
+
+def test_a_run_that_ended_before_the_start_was_scored_says_so(run):
+    run["detailed_results"] |= {"score_before": None, "score_after": None}
+    run |= {"trial_logs": [], "candidate_programs": []}
+    page = Page(html_report(run))
+    assert "not scored → not scored" in page.text
+    assert "svg" not in page.tags
+    assert "not scored → not scored" in markdown_summary(run)
+
+
+def test_failures_and_unscored_examples_are_told(run):
+    run["detailed_results"] |= {
+        "num_failures": 3,
+        "unscored": {4: "the judge was silent"},
+        "base_stopped": True,
+    }
+    text = Page(html_report(run)).text
+    assert "Failed program runs: 3." in text
+    assert "Example 4: the judge was silent" in text
+    assert "The base optimizer was stopped" in text
+
+
+def test_no_text_of_the_user_becomes_markup_in_html(run):
+    clean, page = Page(html_report(run)), Page(html_report(poisoned(run)))
+    assert not {"script", "img"} & set(page.tags)
+    assert page.tags.count("style") == clean.tags.count("style") == 1
+    assert HOSTILE in page.text
+
+
+def test_the_page_fetches_nothing(run):
+    page = Page(html_report(run))
+    assert not {"link", "script", "img", "iframe"} & set(page.tags)
+    assert not {"src", "href"} & {name for name, _ in page.attributes}
+    assert "url(" not in html_report(run)
+    assert ("content", "default-src 'none'; style-src 'unsafe-inline'") in page.attributes
+
+
+def test_no_text_of_the_user_becomes_markup_in_markdown(run):
+    from markdown_it import MarkdownIt  # comes with rich
+
+    tokens = MarkdownIt("commonmark").parse(markdown_summary(poisoned(run)))
+    inline = [child for token in tokens for child in token.children or ()]
+    assert not [token for token in tokens + inline if token.type.startswith("html")]
+    assert [token.content for token in tokens if token.type == "fence"] == [
+        f"{HOSTILE}\n",
+        f"{HOSTILE} more\n",
+    ]
+
+
+def test_the_summary_tells_the_change_the_gain_and_the_settings(run):
+    text = markdown_summary(run)
+    assert text.startswith("# Prompt infilling: 0.25 → 0.75\n\n40 metric calls, 12.3 s.")
+    assert "- +0.5, to 0.75, in `self`: `Rate` → `Grade`" in text
+    assert "- seed: `7`" in text
+    assert "Unchanged." in text
+
+
+@given(st.text("ab \n"), st.text("ab \n"))
+def test_a_diff_holds_both_texts_whole(before, after):
+    pieces = _diff(before, after)
+    assert "".join(old for old, _ in pieces) == before
+    assert "".join(new for _, new in pieces) == after
+
+
+def test_a_diff_keeps_spaces_only_beside_words_it_keeps():
+    assert _diff("Rate it now", "Be warm now") == [("Rate it", "Be warm"), (" now", " now")]
+
+
+def test_the_files_are_the_owners_alone(run, tmp_path):
+    page = write_report(program(run), tmp_path / "new" / "folder")
+    files = {file.name: stat.S_IMODE(file.stat().st_mode) for file in page.parent.iterdir()}
+    assert page == tmp_path / "new" / "folder" / "report.html"
+    assert files == {"report.html": 0o600, "report.md": 0o600, "run.json": 0o600}
+
+
+def test_the_data_kept_beside_a_page_makes_the_same_page(run, tmp_path):
+    run["detailed_results"] |= {"unscored": {4: "silent"}, "settings": {"infiller": Path("model")}}
+    page = write_report(program(run), tmp_path)
+    kept = json.loads((tmp_path / "run.json").read_text())
+    assert html_report(kept) == page.read_text(encoding="utf-8")
+    assert markdown_summary(kept) == (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
+def test_half_a_surrogate_pair_does_not_lose_the_report(run, tmp_path):
+    run["trial_logs"][1]["after"] = "half \ud83d"
+    assert "half ?" in write_report(program(run), tmp_path).read_text(encoding="utf-8")
+
+
+def test_a_report_that_cannot_be_finished_leaves_the_earlier_one(run, tmp_path, monkeypatch):
+    write_report(program(run), tmp_path)
+    earlier = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    run["detailed_results"]["seconds"] = 99.0
+
+    def full(self, data):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="no space"):
+        write_report(program(run), tmp_path)
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == earlier
+
+
+def test_a_program_that_was_not_compiled_here_is_refused(tmp_path):
+    with pytest.raises(
+        SettingsError, match="got a Predict without detailed_results, trial_logs, candidate_prog"
+    ):
+        write_report(dspy.Predict("a -> b"), tmp_path / "none")
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_compile_leaves_behind_makes_a_report(tmp_path):
+    infiller = ScriptedInfiller("Be warm", "Judge", "Be warm and five", "Rate the text.")
+    student = dspy.Predict(dspy.Signature("review -> rating", "Rate the text."))
+    optimizer = DiffusionInfill(exact, infiller=infiller, denoising=Denoising(num_candidates=3))
+    with dspy.context(lm=rule_lm(obey), adapter=CompactAdapter()):
+        tuned = optimizer.compile(student, trainset=reviews())
+    page = Page(write_report(tuned, tmp_path).read_text(encoding="utf-8"))
+    assert page.of("title")[0] == "Prompt infilling: 0 → 0.625"
+    assert "Be warm and five" in page.of("ins")
+    assert tuned.detailed_results["stop_reason"] in page.text
+    assert "scripted:4" in page.of("dd")
