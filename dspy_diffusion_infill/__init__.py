@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dspy_diffusion_infill.optimizer import DiffusionInfill
     from dspy_diffusion_infill.prompts.canvas import Canvas, Denoising, Filling, Infiller, Masked, Message
     from dspy_diffusion_infill.prompts.compact import CompactAdapter
+    from dspy_diffusion_infill.prompts.guards import Guard
     from dspy_diffusion_infill.prompts.windows import SlidingWindow
     from dspy_diffusion_infill.search.budget import Budget
     from dspy_diffusion_infill.search.selection import Selection
@@ -26,6 +27,7 @@ _HOMES = {
     "DiffusionInfill": "optimizer",
     "DiffusionLM": "engine.lm",
     "Filling": "prompts.canvas",
+    "Guard": "prompts.guards",
     "Infiller": "prompts.canvas",
     "Masked": "prompts.canvas",
     "Message": "prompts.canvas",
@@ -43,6 +45,7 @@ __all__ = [
     "DiffusionInfill",
     "DiffusionLM",
     "Filling",
+    "Guard",
     "Infiller",
     "Masked",
     "Message",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 import dspy
 from dspy.teleprompt import Teleprompter
@@ -15,15 +16,20 @@ from dspy.utils.callback import BaseCallback
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.prompts.candidates import Candidate
 from dspy_diffusion_infill.prompts.canvas import Denoising, Infiller
-from dspy_diffusion_infill.prompts.conditioning import Conditioning, needs_traces
-from dspy_diffusion_infill.prompts.program import copy_program, instructions_of, with_instructions
+from dspy_diffusion_infill.prompts.conditioning import Conditioning
+from dspy_diffusion_infill.prompts.guards import Guard
+from dspy_diffusion_infill.prompts.locks import LockSetting, check_locks
+from dspy_diffusion_infill.prompts.program import copy_program, with_instructions
+from dspy_diffusion_infill.prompts.protocols import program_locks
 from dspy_diffusion_infill.prompts.windows import SlidingWindow
 from dspy_diffusion_infill.search.base import BaseResult, metric_of, run_base
 from dspy_diffusion_infill.search.budget import Budget, Meter, Preset, check_budget, resolve_budget
 from dspy_diffusion_infill.search.evaluation import Evaluator
 from dspy_diffusion_infill.search.infilling import Search
 from dspy_diffusion_infill.search.metrics import Metric, name_of
+from dspy_diffusion_infill.search.proposals import Proposer
 from dspy_diffusion_infill.search.selection import Selection
+from dspy_diffusion_infill.search.start import Calls, conditioning_calls, score_start
 from dspy_diffusion_infill.search.task import Task, make_task
 from dspy_diffusion_infill.serving.connect import connect
 
@@ -55,6 +61,10 @@ class DiffusionInfill(Teleprompter):
         selection: How candidates are compared, and how many examples a canvas shows.
         budget: "light", "medium" or "heavy" (10, 30 or 80 metric calls per validation example), or a
             `Budget`.
+        lock: Text that is never rewritten. "auto": placeholders, field names, backticked names, quoted
+            literals, URLs, and what an agent needs (`prompts.locks`, `prompts.protocols`); texts and compiled
+            patterns, for all predictors or by predictor name, add to that; None locks nothing.
+        guard: Text that is never let in. "auto": what `Guard` says; None lets everything in.
         seed: Of the fillings and of the order of examples. Equal seeds give equal results, whatever
             `num_threads`.
         num_threads: Program runs at a time; None takes DSPy's setting.
@@ -80,6 +90,8 @@ class DiffusionInfill(Teleprompter):
         denoising: Denoising = Denoising(),  # noqa: B008
         selection: Selection = Selection(),  # noqa: B008
         budget: Preset | Budget = "light",
+        lock: LockSetting = "auto",
+        guard: Literal["auto"] | Guard | None = "auto",
         seed: int = 0,
         num_threads: int | None = None,
         callbacks: Sequence[BaseCallback] = (),
@@ -88,6 +100,7 @@ class DiffusionInfill(Teleprompter):
         self.metric, self.base, self.infiller = metric, base, infiller
         self.masking, self.denoising, self.selection = masking, denoising, selection
         self.budget: Preset | Budget = budget
+        self.lock, self.guard = lock, guard
         self.seed, self.num_threads = seed, num_threads
         self.callbacks = list(callbacks)
         self._check_settings()
@@ -129,20 +142,27 @@ class DiffusionInfill(Teleprompter):
         infiller = connect(self.infiller, self.denoising)
         meter = Meter(resolve_budget(self.budget, len(task.valset)))
         self._announce(task, meter.budget, infiller)
+        evaluator = functools.partial(
+            Evaluator,
+            metric=self._metric(),
+            meter=meter,
+            num_threads=self.num_threads or dspy.settings.num_threads,
+            max_unscored=self.selection.max_unscored,
+        )
         with dspy.context(callbacks=[*dspy.settings.callbacks, *self.callbacks]):
             found = self._run_base(task, meter, {"teacher": teacher, "valset": valset}, base_kwargs or {})
-            board, start = self._score_start(task, meter, found)
+            board = evaluator(found.program, examples=task.valset, role="valset")
+            if metric_of(self.base) == self._metric().function:
+                found.hand_over(board.add)
+            start = score_start(found, task.student, board)
+            calls = conditioning_calls(start, found, task, board, evaluator, shots=self.selection.shots)
             search = Search(
-                found.program,
                 start,
                 board=board,
-                conditioning=self._condition(task, meter, found.program, board, start),
-                infiller=infiller,
-                masking=self.masking,
+                proposer=self._proposer(task, found.program, start, infiller, calls),
                 selection=self.selection,
                 meter=meter,
-                num_candidates=self.denoising.num_candidates,
-                seed=self.seed,
+                passes=self.masking.passes,
             )
             reason = search.run()
         tuned = with_instructions(found.program, search.best)
@@ -177,7 +197,10 @@ class DiffusionInfill(Teleprompter):
                 raise SettingsError(f"{name} must be a {kind.__name__}; got {getattr(self, name)!r}.")
         if self.num_threads is not None and self.num_threads < 1:
             raise SettingsError(f"num_threads must be at least 1, or None; got {self.num_threads}.")
+        if self.guard not in ("auto", None) and not isinstance(self.guard, Guard):
+            raise SettingsError(f"guard must be 'auto', a Guard, or None; got {self.guard!r}.")
         check_budget(self.budget)
+        check_locks(self.lock)
         self._metric()
 
     def _check_base_arguments(
@@ -204,42 +227,19 @@ class DiffusionInfill(Teleprompter):
         logger.info("%s spent %d metric calls%s.", type(self.base).__name__, meter.spent, stopped)
         return found
 
-    def _evaluator(
-        self, program: dspy.Module, examples: Sequence[dspy.Example], role: str, meter: Meter
-    ) -> Evaluator:
-        return Evaluator(
+    def _proposer(
+        self, task: Task, program: dspy.Module, start: Candidate, infiller: Infiller, calls: Calls
+    ) -> Proposer:
+        conditioning = Conditioning(program, task.trainset, calls, shots=self.selection.shots, seed=self.seed)
+        return Proposer(
             program,
-            self._metric(),
-            examples,
-            role=role,
-            meter=meter,
-            num_threads=self.num_threads or dspy.settings.num_threads,
-            max_unscored=self.selection.max_unscored,
+            start,
+            infiller=infiller,
+            conditioning=conditioning,
+            masking=self.masking,
+            locks=program_locks(program, self.lock),
+            guard=Guard() if isinstance(self.guard, str) else self.guard,
+            examples=[str(value) for example in task.trainset + task.valset for value in example.values()],
+            num_candidates=self.denoising.num_candidates,
+            seed=self.seed,
         )
-
-    def _score_start(self, task: Task, meter: Meter, found: BaseResult) -> tuple[Evaluator, Candidate]:
-        """Score where the search starts, with the base's own scores where they are of the same thing.
-
-        A base that was stopped may not have compared its best with the student: both are scored then.
-        """
-        board = self._evaluator(found.program, task.valset, "valset", meter)
-        if metric_of(self.base) == self._metric().function:
-            found.hand_over(board.add)
-        starts = [instructions_of(found.program), instructions_of(task.student)][: 1 + found.stopped]
-        board.run([(start, example) for start in starts for example in board.examples], keep_traces=True)
-        complete = [start for start in starts if board.mean(start) is not None] or starts[:1]
-        start = max(complete, key=board.total)
-        board.put_hard_examples_first(start)
-        return board, start
-
-    def _condition(
-        self, task: Task, meter: Meter, program: dspy.Module, board: Evaluator, start: Candidate
-    ) -> Conditioning:
-        """Examples for the canvases; where labels do not reach, calls from runs that scored well."""
-        shots = self.selection.shots
-        calls = board.good_calls(start) if task.selects_on_trainset else {}
-        if not calls and shots and needs_traces(program, task.trainset):
-            runs = self._evaluator(program, task.trainset[: 2 * shots], "trainset", meter)
-            runs.run([(start, example) for example in runs.examples], keep_traces=True)
-            calls = runs.good_calls(start)
-        return Conditioning(program, task.trainset, calls, shots=shots, seed=self.seed)

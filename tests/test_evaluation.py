@@ -26,8 +26,8 @@ def lm():
 def evaluator(metric=exact, program=None, budget=None, num_threads=2, max_unscored=0.2, examples=None):
     return Evaluator(
         program or dspy.Predict(dspy.Signature("review -> rating", "Rate it.")),
-        Metric(metric),
-        examples or reviews(8),
+        metric=Metric(metric),
+        examples=examples or reviews(8),
         role="valset",
         meter=Meter(budget or Budget(metric_calls=1000)),
         num_threads=num_threads,

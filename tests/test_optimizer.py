@@ -82,7 +82,7 @@ def test_text_outside_accepted_windows_is_untouched(student):
     first, *others = tuned.trial_logs
     assert instructions_of(tuned) == {"self": "be warm three four. Keep this, {source}!"}
     assert (first["before"], first["after"], first["gain"]) == ("One two", "be warm", 5 / 16)
-    assert [trial["accepted"] for trial in others] == [False, False, False]
+    assert [trial["before"] for trial in others if not trial["accepted"]] == ["three four.", "Keep this,"]
     assert tuned.detailed_results["stop_reason"] == "passes: 1"
 
 
@@ -456,3 +456,48 @@ def test_without_a_served_model_nothing_is_spent(student, lm, monkeypatch):
     with pytest.raises(InfillerUnavailableError, match=r"No served model answers at http://127.0.0.1:9"):
         DiffusionInfill(exact).compile(student, trainset=reviews())
     assert lm.engine.num_calls == 0
+
+
+def test_locked_text_is_never_masked(student):
+    student.signature = student.signature.with_instructions("Cite {source} and rate the review `now` well")
+    infiller = ScriptedInfiller("warm", "be five")
+    tuned = optimizer(infiller, lock=["well"]).compile(student, trainset=reviews())
+    after = instructions_of(tuned)["self"]
+    assert tuned.detailed_results["score_after"] == 10 / 16
+    for canvas in infiller.canvases:
+        assert [kept in system_text(canvas) for kept in ("{source}", "review", "`now`", "well")] == [True] * 4
+    assert after.index("{source}") < after.index("review") < after.index("`now`") < after.index("well")
+
+
+def test_without_locks_everything_is_rewritten(student):
+    student.signature = student.signature.with_instructions("Cite {source} and rate the review")
+    infiller = ScriptedInfiller("warm")
+    optimizer(infiller, lock=None).compile(student, trainset=reviews())
+    assert system_text(infiller.canvases[0]) == "________"
+
+
+def test_a_guarded_filling_is_refused_before_any_call_and_its_reason_is_kept(student, lm):
+    masking = SlidingWindow(passes=1)
+    leaky = [
+        dspy.Example(review=f"{n} the plot was thin", rating=f"y{n}").with_inputs("review") for n in range(3)
+    ]
+    tuned = optimizer(ScriptedInfiller("2 the plot was thin"), masking=masking).compile(
+        student, trainset=leaky
+    )
+    (trial,) = tuned.trial_logs
+    assert lm.engine.num_calls == 3
+    assert trial["rejected"][0]["reason"] == "copies 5 words from an example: '2 the plot was thin'"
+    unguarded = optimizer(ScriptedInfiller("2 the plot was thin"), masking=masking, guard=None)
+    assert unguarded.compile(student, trainset=leaky).trial_logs[0]["num_candidates"] == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lock": "all"}, "lock must be 'auto', None"),
+        ({"guard": True}, "guard must be 'auto', a Guard, or None"),
+    ],
+)
+def test_a_bad_lock_or_guard_is_refused_at_construction(settings, message):
+    with pytest.raises(SettingsError, match=message):
+        DiffusionInfill(exact, **settings)

@@ -6,7 +6,7 @@ Pure: no dspy, no torch.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from dspy_diffusion_infill.prompts.canvas import Filling
@@ -25,7 +25,11 @@ class Rejected:
 
 
 def propose(
-    incumbent: Candidate, predictor: str, window: Window, fillings: Iterable[Filling]
+    incumbent: Candidate,
+    predictor: str,
+    window: Window,
+    fillings: Iterable[Filling],
+    guard: Callable[[str], str | None] = lambda text: None,
 ) -> tuple[list[Candidate], list[Rejected]]:
     """Put each filling into the window of one predictor's instructions.
 
@@ -37,10 +41,11 @@ def propose(
         predictor: Whose instructions the window lies in.
         window: Where the fillings go.
         fillings: Each with one text.
+        guard: Says what is wrong with new instructions; None if nothing is.
 
     Returns:
         The candidates, the likeliest filling first, without repeats; and the fillings rejected: unchanged,
-        empty, unprintable, or such that DSPy would shift the text around them.
+        empty, unprintable, such that DSPy would shift the text around them, or not let in by the guard.
 
     Example:
         >>> fillings = [Filling(("Grade",), -2.0, 1), Filling(("Rate",), -1.0, 1)]
@@ -53,7 +58,7 @@ def propose(
         (text,) = filling.texts
         instructions = _as_read(window.replace(incumbent[predictor], text))
         candidate = {**incumbent, predictor: instructions}
-        reason = _flaw(incumbent[predictor], window, text, instructions)
+        reason = _flaw(incumbent[predictor], window, text, instructions) or guard(instructions)
         if reason is not None:
             rejected.append(Rejected(text, reason))
         elif candidate not in candidates:

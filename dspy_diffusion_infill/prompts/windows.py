@@ -5,7 +5,7 @@ Pure: no dspy, no torch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dspy_diffusion_infill.errors import SettingsError
@@ -66,24 +66,44 @@ class SlidingWindow:
         if self.passes is not None and self.passes < 1:
             raise SettingsError(f"passes must be at least 1, or None; got {self.passes}.")
 
-    def windows(self, text: str, offsets: Offsets) -> list[Window]:
-        """Cover every token of `text`, in order.
+    def windows(self, text: str, offsets: Offsets, locked: Iterable[tuple[int, int]] = ()) -> list[Window]:
+        """Cover every token of `text` that is not locked, in order.
 
         Args:
             text: What is to be rewritten.
             offsets: Its tokens, as `Infiller.offsets` gives them.
+            locked: Character ranges that no window may touch.
 
         Returns:
-            The windows from left to right, the last one perhaps short. A text of at most `window` tokens is
-            one window from its first to its last character.
+            The windows from left to right, the last one before a lock or the end perhaps short. A text of at
+            most `window` tokens, none of them locked, is one window from its first to its last character.
         """
-        num_tokens = len(offsets)
-        if num_tokens <= self.window:
+        locked = list(locked)
+        if not locked and len(offsets) <= self.window:
             return [Window(0, len(text), self.mask)]
-        last = -(
-            -(num_tokens - self.window) // self.stride
-        )  # rounded up: the first window that reaches the end
+        return [window for run in _unlocked_runs(offsets, locked) for window in self._slide(run)]
+
+    def _slide(self, offsets: Offsets) -> list[Window]:
+        # rounded up: the first window that reaches the end
+        last = max(0, -(-(len(offsets) - self.window) // self.stride))
         return [self._window(offsets[n * self.stride :][: self.window]) for n in range(last + 1)]
 
     def _window(self, offsets: Offsets) -> Window:
         return Window(offsets[0][0], max(end for _, end in offsets), self.mask)
+
+
+def _unlocked_runs(offsets: Offsets, locked: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+    """Tokens in a row that touch no lock, with none between them."""
+
+    def gap(token: tuple[int, int], before: int) -> bool:
+        return any(start < token[1] and before < end for start, end in locked)
+
+    runs: list[list[tuple[int, int]]] = [[]]
+    for token in offsets:
+        if gap(token, token[0]):
+            runs.append([])
+            continue
+        if runs[-1] and gap(token, runs[-1][-1][1]):
+            runs.append([])
+        runs[-1].append(token)
+    return [run for run in runs if run]

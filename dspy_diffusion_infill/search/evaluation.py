@@ -65,9 +65,9 @@ class Evaluator:
     def __init__(
         self,
         program: dspy.Module,
+        *,
         metric: Metric,
         examples: Sequence[dspy.Example],
-        *,
         role: str,
         meter: Meter,
         num_threads: int,

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import itertools
 import logging
-import random
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import dspy
-
-from dspy_diffusion_infill.prompts.candidates import Candidate, key, propose
-from dspy_diffusion_infill.prompts.canvas import Filling, Infiller
-from dspy_diffusion_infill.prompts.conditioning import Conditioning
-from dspy_diffusion_infill.prompts.render import render_window
-from dspy_diffusion_infill.prompts.windows import SlidingWindow, Window
+from dspy_diffusion_infill.prompts.candidates import Candidate, key
+from dspy_diffusion_infill.prompts.windows import Window
 from dspy_diffusion_infill.search.budget import Meter
 from dspy_diffusion_infill.search.evaluation import Evaluator
+from dspy_diffusion_infill.search.proposals import Proposer
 from dspy_diffusion_infill.search.results import Trial, candidate_programs, changes, trial_logs
 from dspy_diffusion_infill.search.selection import TOLERANCE, Selection, select
 
@@ -31,40 +25,29 @@ class Search:
     """Improve one program's instructions until no window helps or the budget is spent.
 
     Args:
-        program: Whose predictors are rendered. Not modified.
-        start: Its instructions at first.
-        board: Scores candidates of that program; has the scores of `start`.
-        conditioning: Examples for the canvases.
-        infiller: Fills them.
-        masking: Which windows.
+        start: The instructions of every predictor at first.
+        board: Scores candidates; has the scores of `start`.
+        proposer: Says which windows there are, and fills them.
         selection: Which filling wins.
         meter: What was spent.
-        num_candidates: Fillings a window.
-        seed: Of the fillings.
+        passes: Over all windows, at most; None: while they help.
     """
 
     def __init__(
         self,
-        program: dspy.Module,
         start: Candidate,
         *,
         board: Evaluator,
-        conditioning: Conditioning,
-        infiller: Infiller,
-        masking: SlidingWindow,
+        proposer: Proposer,
         selection: Selection,
         meter: Meter,
-        num_candidates: int,
-        seed: int,
+        passes: int | None,
     ) -> None:
         self.best = start
         self._start, self._trials = start, list[Trial]()
         self._tried: dict[object, Candidate] = {key(start): start}
-        self._predictors = dict(program.named_predictors())
-        self._board, self._conditioning, self._infiller = board, conditioning, infiller
-        self._masking, self._selection, self._meter = masking, selection, meter
-        self._num_candidates, self._seed = num_candidates, seed
-        self._visits: Counter[str] = Counter()
+        self._board, self._proposer = board, proposer
+        self._selection, self._meter, self._passes = selection, meter, passes
 
     def run(self) -> str:
         """Search; Ctrl-C ends it. `best` is at every moment the best found so far.
@@ -75,7 +58,7 @@ class Search:
         if self._board.mean(self.best) is None:
             return "budget spent before the start was scored"
         try:
-            return self._passes()
+            return self._search()
         except KeyboardInterrupt:
             logger.warning("Interrupted; the best so far is returned.")
             return "interrupted"
@@ -106,19 +89,19 @@ class Search:
             "detailed_results": summary,
         }
 
-    def _passes(self) -> str:
+    def _search(self) -> str:
         idle = 0
         for number in itertools.count(1):
             gained = False
-            for predictor in self._predictors:
+            for predictor in self._start:
                 for window in self._windows(predictor):
                     if (reason := self._finished()) is not None:
                         return reason
                     gained |= self._infill(predictor, window, number)
             idle = 0 if gained else idle + 1
-            if number == self._masking.passes:
+            if number == self._passes:
                 return f"passes: {number}"
-            if self._masking.passes is None and idle == PATIENCE:
+            if self._passes is None and idle == PATIENCE:
                 return f"no window helped in {PATIENCE} passes"
         raise AssertionError("unreachable")
 
@@ -132,21 +115,18 @@ class Search:
     def _windows(self, predictor: str) -> Iterator[Window]:
         """Windows from left to right over a text that may change on the way; no more than it had at first."""
         start = -1
-        for _ in self._cut(predictor):
-            window = next((window for window in self._cut(predictor) if window.start > start), None)
+        for _ in self._proposer.windows(self.best, predictor):
+            windows = self._proposer.windows(self.best, predictor)
+            window = next((window for window in windows if window.start > start), None)
             if window is None:
                 return
             yield window
             start = window.start
 
-    def _cut(self, predictor: str) -> list[Window]:
-        text = self.best[predictor]
-        return self._masking.windows(text, self._infiller.offsets(text))
-
     def _infill(self, predictor: str, window: Window, number: int) -> bool:
         """Let fillings of one window compete with what is there; whether one of them won."""
         before, spent = self.best, self._meter.spent
-        candidates, rejected = propose(before, predictor, window, self._fillings(predictor, window))
+        candidates, rejected = self._proposer.propose(before, predictor, window)
         self._tried |= {key(candidate): candidate for candidate in candidates}
         self.best = select(candidates, before, self._board, self._selection)
         old, new = before[predictor], self.best[predictor]
@@ -166,15 +146,6 @@ class Search:
         if trial.accepted:
             logger.info("%s: %r -> %r, score %.4g", predictor, trial.before, trial.after, trial.score)
         return trial.accepted
-
-    def _fillings(self, predictor: str, window: Window) -> Sequence[Filling]:
-        visit = self._visits[predictor]
-        self._visits[predictor] += 1
-        messages = render_window(self._predictors[predictor], self.best[predictor], window)
-        canvas = self._conditioning.canvas(predictor, messages, visit, self._infiller)
-        seed = random.Random(f"{self._seed}/{predictor}/{visit}").getrandbits(31)
-        (fillings,) = self._infiller.infill([canvas], num_candidates=self._num_candidates, seed=seed)
-        return fillings
 
     def _mean(self, candidate: Candidate) -> float:
         return self._board.total(candidate) / len(self._board.examples)

@@ -1,0 +1,60 @@
+"""Text that DSPy's agents write into instructions and rely on: tools, turns, how to submit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import dspy
+
+from dspy_diffusion_infill.errors import SettingsError
+from dspy_diffusion_infill.prompts.locks import Lock, LockSetting, locks_for
+from dspy_diffusion_infill.prompts.program import signature_of
+
+AGENTS = {"ReAct", "ReActV2", "CodeAct", "ProgramOfThought", "RLM"}
+OPENINGS = ("You are an Agent.", "You are an intelligent agent.", "You are tasked with producing")
+"""Where the protocol begins, in case the task before it was rewritten already."""
+
+
+def program_locks(program: dspy.Module, setting: LockSetting) -> dict[str, list[Lock]]:
+    """The locks of every predictor, by its name.
+
+    Raises:
+        SettingsError: If the setting names a predictor that the program does not have.
+    """
+    predictors, needed = dict(program.named_predictors()), protocols(program)
+    unknown = sorted(set(setting) - set(predictors)) if isinstance(setting, Mapping) else []
+    if unknown:
+        raise SettingsError(f"lock must name predictors of the program, {list(predictors)}; got {unknown}.")
+    return {
+        name: locks_for(setting, name, signature_of(predictor).fields, needed.get(name, ()))
+        for name, predictor in predictors.items()
+    }
+
+
+def protocols(program: dspy.Module) -> dict[str, list[str]]:
+    """The protocol text in the instructions of each predictor, by predictor name.
+
+    It is everything but the task's own instructions, and all there is where these cannot be told apart.
+    """
+    names = {id(predictor): name for name, predictor in program.named_predictors()}
+    found: dict[str, list[str]] = {}
+    for _, module in program.named_sub_modules():
+        if not AGENTS & {cls.__name__ for cls in type(module).__mro__}:
+            continue
+        signature = getattr(module, "signature", None)
+        task = getattr(signature, "instructions", "")
+        for _, predictor in module.named_sub_modules(dspy.Predict):
+            if isinstance(predictor, dspy.Predict) and id(predictor) in names:
+                found[names[id(predictor)]] = _protocol(signature_of(predictor).instructions, task)
+    return found
+
+
+def _protocol(text: str, task: str) -> list[str]:
+    opening = min((start for mark in OPENINGS if (start := text.find(mark)) >= 0), default=None)
+    if task and task in text:
+        pieces = text.split(task, 1)
+    elif opening is not None:
+        pieces = [text[opening:]]
+    else:
+        pieces = [text]
+    return [piece.strip() for piece in pieces if piece.strip()]

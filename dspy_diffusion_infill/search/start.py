@@ -1,0 +1,63 @@
+"""Where a search starts: what the base found, scored, and the calls that its canvases are conditioned on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import dspy
+
+from dspy_diffusion_infill.prompts.candidates import Candidate
+from dspy_diffusion_infill.prompts.conditioning import needs_traces
+from dspy_diffusion_infill.prompts.program import instructions_of
+from dspy_diffusion_infill.search.base import BaseResult
+from dspy_diffusion_infill.search.evaluation import Evaluator
+from dspy_diffusion_infill.search.task import Task
+
+Calls = Mapping[str, Sequence[Mapping[str, Any]]]
+"""Fields of calls, by predictor name."""
+
+
+def score_start(found: BaseResult, student: dspy.Module, board: Evaluator) -> Candidate:
+    """Score what the base found, as far as it has no scores yet, and order the examples by it.
+
+    A base that was stopped may not have compared its best with the student: both are scored then.
+
+    Args:
+        found: A program; its instructions are scored.
+        student: The program before the base.
+        board: Runs the programs.
+
+    Returns:
+        The instructions to start from.
+    """
+    starts = [instructions_of(found.program), instructions_of(student)][: 1 + found.stopped]
+    board.run([(start, example) for start in starts for example in board.examples], keep_traces=True)
+    complete = [start for start in starts if board.mean(start) is not None] or starts[:1]
+    start = max(complete, key=board.total)
+    board.put_hard_examples_first(start)
+    return start
+
+
+def conditioning_calls(
+    start: Candidate,
+    found: BaseResult,
+    task: Task,
+    board: Evaluator,
+    evaluator: Callable[..., Evaluator],
+    *,
+    shots: int,
+) -> Calls:
+    """Calls from runs that scored well, for predictors that labels do not reach.
+
+    The runs that scored the start are used where they were on the trainset; else the start runs on twice as
+    many training examples as a canvas shows.
+    """
+    if not shots or not needs_traces(found.program, task.trainset):
+        return {}
+    calls = board.good_calls(start) if task.selects_on_trainset else {}
+    if calls:
+        return calls
+    runs = evaluator(found.program, examples=task.trainset[: 2 * shots], role="trainset")
+    runs.run([(start, example) for example in runs.examples], keep_traces=True)
+    return runs.good_calls(start)
