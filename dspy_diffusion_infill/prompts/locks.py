@@ -15,7 +15,7 @@ Lock = str | re.Pattern[str]
 """A text to keep wherever it stands, or a pattern whose matches are kept."""
 
 LockSetting = Literal["auto"] | None | Sequence[Lock] | Mapping[str, Sequence[Lock]]
-"""The word "auto"; None for no locks; or locks to add to the automatic ones, for all predictors or by name."""
+"""The word "auto"; None for no locks; locks to add to the automatic ones, for all predictors or by name."""
 
 AUTOMATIC: tuple[re.Pattern[str], ...] = (
     re.compile(r"\{\{.*?\}\}|\{[^{}\n]*\}"),  # placeholders
