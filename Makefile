@@ -1,4 +1,4 @@
-# make demo | test | lint | types: each makes .venv first, once, from requirements.lock.
+# make demo | test | lint | types | lowest: each makes .venv first, once, from requirements.lock.
 # Python is the first of these that is 3.11 to 3.13 and can make environments; PYTHON=/path/to/python names another.
 
 USABLE := import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
@@ -6,7 +6,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c '$(USABLE)' 2>/dev/null && echo $$python && break; done)
 PIP := .venv/bin/python -m pip -qq --disable-pip-version-check
 
-.PHONY: demo test lint types lock
+.PHONY: demo test lint types lowest lock
 
 demo: .venv/installed
 	@.venv/bin/diffusion-infill demo
@@ -28,6 +28,17 @@ types: .venv/installed
 	@"$(PYTHON)" -m venv .venv
 	@$(PIP) install --requirement requirements.lock
 	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# The oldest DSPy that pyproject.toml allows, without torch: the plain package's own tests.
+PLAIN := $(filter-out tests/test_packaging.py tests/test_demo.py tests/test_architecture.py, $(wildcard tests/test_*.py))
+lowest: .venv-lowest/installed
+	.venv-lowest/bin/python -m pytest --import-mode=importlib -p no:cacheprovider $(PLAIN)
+
+.venv-lowest/installed: pyproject.toml Makefile
+	@"$(PYTHON)" -m venv --clear .venv-lowest
+	@.venv-lowest/bin/python -m pip -qq --disable-pip-version-check install dspy==3.1.0 'pytest>=8.4' hypothesis
+	@.venv-lowest/bin/python -m pip -qq --disable-pip-version-check install --editable '.[cli]'
 	@touch $@
 
 # The newest versions that pyproject.toml allows, but for torch, which is pinned here.

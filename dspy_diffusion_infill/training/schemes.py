@@ -66,7 +66,7 @@ class Instruction:
 
     Example:
         >>> Instruction(WORDINGS[0], Scheme(("1", "2", "3", "4", "5"))).text
-        'Rate the text from 1 to 5.'
+        'Rate the text (1-5).'
     """
 
     wording: str
@@ -124,31 +124,33 @@ SCHEMES = tuple(Scheme(labels) for scale in _scales() for labels in (scale, scal
 """Every scale in both directions."""
 
 WORDINGS = (
-    "Rate the text from {worst} to {best}.",
-    "Rate from {worst} to {best}.",
-    "Rate the review from {worst} to {best}.",
-    "Score the text from {worst} to {best}.",
-    "Scale: {worst} to {best}.",
-    "Worst is {worst}, best is {best}.",
-    "Best is {best}, worst is {worst}.",
-    "{worst} is worst, {best} is best.",
-    "Say {best} if good, {worst} if bad.",
-    "{worst} means bad, {best} means good.",
-    "Good is {best}, bad is {worst}.",
-    "Give {worst} for bad, {best} for good.",
-    "Rate the text from {worst} (worst) to {best} (best).",
-    "Rate the review on a scale from {worst} to {best}, where {best} is best.",
-    "Read the review and answer with a rating from {worst} (bad) to {best} (good).",
-    "How good is it? Answer from {worst} to {best}.",
-    "Judge the text, from {worst} at worst to {best} at best.",
-    "Rate from {worst} to {best} as " + RESULT + "rating.",
-    "Rate the text from {worst} to {best}. Write " + RESULT + "first.",
+    "Rate the text ({worst}-{best}).",
+    "Rate ({worst}-{best}).",
+    "Rate the review ({worst}-{best}).",
+    "Score the text ({worst}-{best}).",
+    "Rate the text [{worst}-{best}].",
+    "Scale: ({worst}..{best}).",
+    "Rate the text, {worst}..{best}.",
+    "Worst={worst}, best={best}.",
+    "Best={best}, worst={worst}.",
+    "Bad={worst}, good={best}.",
+    "Good={best}, bad={worst}.",
+    "Say ({best}) if good, ({worst}) if bad.",
+    "Give ({worst}) for bad, ({best}) for good.",
+    "Rate the text: worst={worst}, best={best}.",
+    "Rate the review on a scale ({worst}-{best}), where ({best}) is best.",
+    "Read the review and answer with a rating, bad={worst}, good={best}.",
+    "How good is it? Answer ({worst}-{best}).",
+    "Rate ({worst}-{best}) as " + RESULT + "rating.",
+    "Rate the text ({worst}-{best}). Write " + RESULT + "first.",
 )
+"""Ends of a scale stand behind punctuation, never behind a space: they are then the very tokens of the answers,
+and a small model copies tokens long before it learns that two of them mean the same."""
 
 VAGUE = "Rate the text."
 """States no scheme; never paired with a label in training."""
 
-ORACLE = "Rate the text from {worst} to {best}."
+ORACLE = WORDINGS[0]
 
 
 def training_instructions() -> list[Instruction]:

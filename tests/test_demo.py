@@ -1,0 +1,108 @@
+"""The main job on what ships with the package."""
+
+import json
+import re
+from pathlib import Path
+
+import dspy
+import pytest
+
+from benchmarks.demo_gap import Cell, gap_closed, shuffled
+from benchmarks.report import write_json
+from benchmarks.tasks import RandomInfiller, generated_reviews
+from dspy_diffusion_infill.cli import app
+from dspy_diffusion_infill.demo import (
+    NUM_SCORED,
+    NUM_SHOTS,
+    exact,
+    split,
+    task_lm,
+    vague_program,
+    written_reviews,
+)
+from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
+from dspy_diffusion_infill.engine.model import load
+from dspy_diffusion_infill.prompts.canvas import Canvas, Masked, Message
+from dspy_diffusion_infill.prompts.compact import CompactAdapter
+from dspy_diffusion_infill.training.schemes import ORACLE, Scheme, held_out_schemes
+
+
+def test_the_demo_improves_a_vague_instruction_and_says_by_how_much(tmp_path: Path):
+    from typer.testing import CliRunner
+
+    found = CliRunner().invoke(app, ["demo", "--output", str(tmp_path / "demo")], catch_exceptions=False)
+    assert found.exit_code == 0
+    shares = [float(share) for share in re.findall(r"^ +([\d.]+)%", found.output, flags=re.MULTILINE)]
+    before, after, oracle, _ = shares
+    assert after > before
+    assert oracle > before
+    assert (tmp_path / "demo" / "report.html").is_file()
+
+
+def test_the_task_lm_obeys_an_instruction_it_never_saw():
+    scheme = held_out_schemes()[0]
+    program = vague_program()
+    program.signature = program.signature.with_instructions(
+        ORACLE.format(worst=scheme.worst, best=scheme.best)
+    )
+    with dspy.context(lm=task_lm(None), adapter=CompactAdapter()):
+        assert program(review="It is a masterpiece.").rating == scheme.best
+        assert program(review="It is a disaster.").rating == scheme.worst
+
+
+def test_compile_and_score_share_no_sentence():
+    for scheme in held_out_schemes()[:3]:
+        shots, scored = split(written_reviews("test"), scheme, seed=1)
+        assert len(shots) == NUM_SHOTS
+        assert len(scored) == NUM_SCORED
+        assert {shot.review for shot in shots}.isdisjoint(one.review for one in scored)
+
+
+def test_an_answer_is_right_to_the_letter_or_wrong():
+    example = dspy.Example(review="Fine.", rating="3")
+    assert exact(example, dspy.Prediction(rating=" 3 "))
+    assert not exact(example, dspy.Prediction(rating="3.0"))
+
+
+def cell(vague: float, infilled: float, oracle: float) -> Cell:
+    return Cell("written", "s", 0, {"vague": vague, "infilled": infilled, "oracle": oracle}, {}, 0.0)
+
+
+def test_the_gap_is_a_ratio_of_mean_gains_clipped_at_the_oracle():
+    # gains .4 (clipped from .6) and .1; the oracle's .4 and .6
+    cells = [cell(0.2, 0.8, 0.6), cell(0.1, 0.2, 0.7)]
+    assert gap_closed(cells) == pytest.approx(0.5)
+
+
+def test_shuffling_keeps_the_labels_and_breaks_the_pairs():
+    examples = [dspy.Example(review=str(n), rating=str(n)).with_inputs("review") for n in range(16)]
+    mixed = shuffled(examples, seed=0)
+    assert sorted(one.rating for one in mixed) == sorted(one.rating for one in examples)
+    assert sum(one.rating == one.review for one in mixed) < 6
+    assert [one.rating for one in examples] == [one.review for one in examples]
+
+
+def test_random_fillings_are_text_of_the_asked_length_and_seeded():
+    random = RandomInfiller(DiffusionInfiller(load("embedded")))
+    canvas = Canvas((Message("system", ("Rate", Masked(5), ".")),))
+    one, same = (random.infill([canvas], num_candidates=3, seed=4) for _ in range(2))
+    assert one == same
+    assert len({filling.texts for filling in one[0]}) == 3
+
+
+def test_generated_sentences_cover_the_grades_evenly():
+    grades = [grade for _, grade in generated_reviews(50)]
+    assert [grades.count(grade) for grade in range(5)] == [10] * 5
+
+
+def test_a_result_file_holds_meta_rows_and_bars(tmp_path: Path):
+    write_json(tmp_path / "r.json", rows=[{"a": 1}], bars={"gap_closed": 0.5}, seeds=[0], started=0.0)
+    found = json.loads((tmp_path / "r.json").read_text())
+    assert found["rows"] == [{"a": 1}]
+    assert found["bars"] == {"gap_closed": 0.5}
+    assert {"command", "commit", "versions", "hardware", "seeds"} <= found["meta"].keys()
+
+
+def test_a_two_label_scheme_leaves_mixed_reviews_out():
+    shots, scored = split([("fine", 2), ("bad", 1)] * 8, Scheme(("no", "yes")), seed=0)
+    assert {one.review for one in [*shots, *scored]} == {"bad"}
