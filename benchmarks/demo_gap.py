@@ -29,6 +29,7 @@ from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
 from dspy_diffusion_infill.engine.model import load
 from dspy_diffusion_infill.prompts.canvas import Infiller
 from dspy_diffusion_infill.prompts.compact import CompactAdapter
+from dspy_diffusion_infill.prompts.program import instructions_of
 from dspy_diffusion_infill.training.schemes import (
     ORACLE,
     VAGUE,
@@ -64,7 +65,7 @@ def run_cell(domain: Domain, scheme: Scheme, seed: int, infiller: Infiller, rand
     oracle = ORACLE.format(worst=scheme.worst, best=scheme.best)
 
     def compiled(examples: Sequence[dspy.Example], filler: Infiller) -> str:
-        return infill(scheme, examples, seed, infiller=filler).signature.instructions
+        return instructions_of(infill(examples, seed, infiller=filler))["self"]
 
     instructions = {
         "vague": VAGUE,

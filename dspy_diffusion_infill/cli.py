@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from dspy_diffusion_infill.errors import InfillError, MissingExtraError
 
@@ -17,6 +18,13 @@ except ImportError as error:
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
 console = Console(highlight=False, soft_wrap=True)
+
+WHAT = {
+    "before": "before",
+    "after": "after",
+    "oracle": "oracle, written by hand",
+    "nearest": "nearest training instruction",
+}
 
 
 @app.callback()
@@ -35,24 +43,25 @@ def demo(
     from dspy_diffusion_infill.demo import NUM_SCORED, run_demo
 
     found = run_demo(lm=lm, seed=seed, output=output)
-    end = found.start + len(found.added)
-    console.print(f"\nLabels from worst to best: {found.scheme}. No training text used this scheme.\n")
-    console.print(Text.assemble("  before  ", found.before))
-    after = (found.after[: found.start], (found.after[found.start : end], "bold green"), found.after[end:])
-    console.print(Text.assemble("  after   ", *after))
-    if not console.is_terminal and found.added:
-        console.print(f"  changed {found.removed!r} -> {found.added!r}")
+    labels = " ".join(found.scheme.labels)
+    console.print(f"\nLabels from worst to best: {labels}. No training text used this scheme.\n")
+    console.print(Text(f"  before  {found.instructions['before']}"))
+    console.print(Text("  after   ").append_text(_marked(found.instructions["after"], found.change)))
     console.print(f"\nRight answers on {NUM_SCORED} other sentences:")
-    for name, value, text in (
-        ("before", found.score_before, found.before),
-        ("after", found.score_after, found.after),
-        ("oracle, written by hand", found.score_oracle, found.oracle),
-        ("nearest training instruction", found.score_nearest, found.nearest),
-    ):
-        console.print(Text(f"  {value:6.1%}  {name:<29} {text}"))
+    for name, text in found.instructions.items():
+        console.print(Text(f"  {found.scores[name]:6.1%}  {WHAT[name]:<29} {text}"))
     spent = f"{found.metric_calls} metric calls, {found.compile_s:.0f} s to compile"
     console.print(f"\n{spent}, {found.total_s:.0f} s in all.")
     console.print(Text(f"Report: {found.report}"))
+
+
+def _marked(text: str, change: Mapping[str, Any]) -> Text:
+    """The text with what changed in bold, and in brackets where there are no colours."""
+    end = change["start"] + len(change["after"])
+    before, changed, after = text[: change["start"]], text[change["start"] : end], text[end:]
+    if not console.is_terminal:
+        changed = f"[{changed}]"
+    return Text.assemble(before, (changed, "bold green"), after)
 
 
 def main() -> None:

@@ -13,13 +13,16 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import dspy
+from dspy.signatures.signature import make_signature
 from dspy.teleprompt import COPRO
 
 from dspy_diffusion_infill.optimizer import DiffusionInfill
-from dspy_diffusion_infill.prompts.canvas import Denoising
+from dspy_diffusion_infill.prompts.canvas import Denoising, Infiller
 from dspy_diffusion_infill.prompts.compact import CompactAdapter
+from dspy_diffusion_infill.prompts.program import instructions_of, with_instructions
 from dspy_diffusion_infill.report import write_report
 from dspy_diffusion_infill.training.schemes import (
     ORACLE,
@@ -39,21 +42,15 @@ Review = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
-    """What a demo found; scores are shares of right answers on sentences that compile never saw."""
+    """What a demo found."""
 
-    scheme: str
-    before: str
-    after: str
-    start: int
-    """First character that changed."""
-    removed: str
-    added: str
-    score_before: float
-    score_after: float
-    score_oracle: float
-    score_nearest: float
-    oracle: str
-    nearest: str
+    scheme: Scheme
+    change: dict[str, Any]
+    """`start`, `before` and `after` of the span that changed."""
+    instructions: dict[str, str]
+    """By what made them: before, after, oracle, nearest."""
+    scores: dict[str, float]
+    """Of each of them: share of right answers on sentences that compile never saw."""
     metric_calls: int
     compile_s: float
     total_s: float
@@ -76,48 +73,53 @@ def run_demo(
     started = time.monotonic()
     scheme = next(scheme for scheme in held_out_schemes() if len(scheme.labels) == 5)
     shots, scored = split(written_reviews("test"), scheme, seed)
+    oracle = ORACLE.format(worst=scheme.worst, best=scheme.best)
     with dspy.context(lm=task_lm(lm), adapter=CompactAdapter()):
-        base = COPRO(metric=exact, breadth=4, depth=1) if lm else None
-        tuned = infill(scheme, shots, seed, base=base)
+        tuned = infill(shots, seed, base=COPRO(metric=exact, breadth=4, depth=1) if lm else None)
         compile_s = time.monotonic() - started
-        oracle = ORACLE.format(worst=scheme.worst, best=scheme.best)
-        nearest = nearest_training_instruction(oracle).text
-        after = tuned.signature.instructions
-        scores = [score(text, scored) for text in (VAGUE, after, oracle, nearest)]
-    found = tuned.detailed_results
-    change = found["changes"].get("self", {"start": 0, "before": "", "after": ""})
+        instructions = {
+            "before": VAGUE,
+            "after": instructions_of(tuned)["self"],
+            "oracle": oracle,
+            "nearest": nearest_training_instruction(oracle).text,
+        }
+        scores = {name: score(text, scored) for name, text in instructions.items()}
+    found: dict[str, Any] = vars(tuned)["detailed_results"]
     return DemoResult(
-        scheme.name, found["instructions_before"]["self"], after,
-        change["start"], change["before"], change["after"],
-        *scores, oracle, nearest, found["metric_calls"], compile_s, time.monotonic() - started,
-        write_report(tuned, output),
-    )  # fmt: skip
+        scheme=scheme,
+        change=found["changes"].get("self", {"start": 0, "before": "", "after": ""}),
+        instructions=instructions,
+        scores=scores,
+        metric_calls=found["metric_calls"],
+        compile_s=compile_s,
+        total_s=time.monotonic() - started,
+        report=write_report(tuned, output),
+    )
 
 
 def infill(
-    scheme: Scheme,
     shots: Sequence[dspy.Example],
     seed: int,
     *,
-    infiller: object = "embedded",
+    infiller: str | Infiller = "embedded",
     base: COPRO | None = None,
-) -> dspy.Predict:
+) -> dspy.Module:
     """Compile the vague program on a few examples of a scheme, with the settings of demo and benchmark."""
     optimizer = DiffusionInfill(
         exact,
         base=base,
-        infiller=infiller,  # pyright: ignore[reportArgumentType]
+        infiller=infiller,
         denoising=Denoising(num_candidates=16),
         budget="medium",
         num_threads=16,
         seed=seed,
     )
-    return optimizer.compile(vague_program(), trainset=list(shots))  # pyright: ignore[reportReturnType]
+    return optimizer.compile(vague_program(), trainset=list(shots))
 
 
 def vague_program() -> dspy.Predict:
     """A program that rates a review without being told how."""
-    return dspy.Predict(dspy.Signature("review -> rating", VAGUE))
+    return dspy.Predict(make_signature("review -> rating", VAGUE))
 
 
 def task_lm(name: str | None) -> dspy.LM:
@@ -159,7 +161,6 @@ def exact(example: dspy.Example, prediction: dspy.Prediction, trace: object = No
 
 def score(instructions: str, examples: Sequence[dspy.Example]) -> float:
     """Share of right answers of the program with these instructions, in [0, 1]."""
-    program = vague_program()
-    program.signature = program.signature.with_instructions(instructions)
+    program = with_instructions(vague_program(), {"self": instructions})
     evaluate = dspy.Evaluate(devset=list(examples), metric=exact, num_threads=32, display_progress=False)
     return evaluate(program).score / 100

@@ -24,6 +24,7 @@ from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
 from dspy_diffusion_infill.engine.model import load
 from dspy_diffusion_infill.prompts.canvas import Canvas, Masked, Message
 from dspy_diffusion_infill.prompts.compact import CompactAdapter
+from dspy_diffusion_infill.prompts.program import with_instructions
 from dspy_diffusion_infill.training.schemes import ORACLE, Scheme, held_out_schemes
 
 
@@ -41,9 +42,8 @@ def test_the_demo_improves_a_vague_instruction_and_says_by_how_much(tmp_path: Pa
 
 def test_the_task_lm_obeys_an_instruction_it_never_saw():
     scheme = held_out_schemes()[0]
-    program = vague_program()
-    program.signature = program.signature.with_instructions(
-        ORACLE.format(worst=scheme.worst, best=scheme.best)
+    program = with_instructions(
+        vague_program(), {"self": ORACLE.format(worst=scheme.worst, best=scheme.best)}
     )
     with dspy.context(lm=task_lm(None), adapter=CompactAdapter()):
         assert program(review="It is a masterpiece.").rating == scheme.best

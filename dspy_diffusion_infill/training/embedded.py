@@ -145,8 +145,8 @@ def _config(recipe: Recipe, vocabulary: Vocabulary) -> LlamaConfig:
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
         bos_token_id=None,
         eos_token_id=vocabulary.padding_id,
-        mask_token_id=vocabulary.mask_token_id,
-        is_causal=False,
+        mask_token_id=vocabulary.mask_token_id,  # pyright: ignore[reportCallIssue]
+        is_causal=False,  # pyright: ignore[reportCallIssue]
     )
 
 
@@ -163,7 +163,7 @@ def _corpus(real: RealReviews, seed: int) -> Iterator[str]:
 def _save(model: LlamaForCausalLM, tokenizer: Tokenizer, vocabulary: Vocabulary, output: Path) -> None:
     """Write the checkpoint in bfloat16, all of it or nothing."""
     saving = output.with_name(output.name + "-saving")
-    model.to(torch.bfloat16).save_pretrained(saving)
+    model.bfloat16().save_pretrained(saving)
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, mask_token=CHAT.mask, eos_token=CHAT.stops[0]
     )

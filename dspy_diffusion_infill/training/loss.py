@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import cast
+
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
@@ -10,7 +12,7 @@ IGNORED = -100
 """Label of a token that is not masked."""
 
 
-def masked_losses(model: PreTrainedModel, ids: Tensor, labels: Tensor, attention_mask: Tensor) -> Tensor:
+def masked_losses(model: nn.Module, ids: Tensor, labels: Tensor, attention_mask: Tensor) -> Tensor:
     """Cross-entropy of every masked token, in nats.
 
     The paper's loss (Eq. 2 and 5) is the plain mean of these; there is no 1/t weight.
@@ -25,7 +27,8 @@ def masked_losses(model: PreTrainedModel, ids: Tensor, labels: Tensor, attention
         float32, [masked tokens], rows first, then positions from left to right.
     """
     masked = labels != IGNORED
-    head = getattr(model, "module", model).get_output_embeddings()
+    network = cast(PreTrainedModel, getattr(model, "module", model))  # under DDP
+    head: nn.Module = network.get_output_embeddings()  # pyright: ignore[reportAssignmentType]
     # The head of a large vocabulary costs more memory than the whole body; unmasked rows have no loss.
     hook = head.register_forward_pre_hook(lambda _, hidden: (hidden[0][masked],))
     try:

@@ -108,10 +108,10 @@ def _scales() -> list[tuple[str, ...]]:
 
 
 PAIRS = (
-    "no/yes down/up false/true 0/1 left/right red/green fail/pass cold/hot low/high out/in stop/go lose/win "
-    "black/white small/big minus/plus off/on south/north east/west X/O bronze/gold thumb/star fall/rise "
-    "drop/keep reject/accept sell/buy sad/happy night/day moon/sun short/long near/far A/B a/b 1/2 0/5 1/10 2/4 "
-    "old/new"
+    "no/yes down/up false/true 0/1 left/right red/green fail/pass cold/hot low/high out/in stop/go "
+    "lose/win black/white small/big minus/plus off/on south/north east/west X/O bronze/gold thumb/star "
+    "fall/rise drop/keep reject/accept sell/buy sad/happy night/day moon/sun short/long near/far A/B a/b "
+    "1/2 0/5 1/10 2/4 old/new"
 )
 WORDS = (
     "terrible/bad/okay/good/great awful/poor/fair/fine/superb hate/dislike/neutral/like/love "
@@ -144,8 +144,8 @@ WORDINGS = (
     "Rate ({worst}-{best}) as " + RESULT + "rating.",
     "Rate the text ({worst}-{best}). Write " + RESULT + "first.",
 )
-"""Ends of a scale stand behind punctuation, never behind a space: they are then the very tokens of the answers,
-and a small model copies tokens long before it learns that two of them mean the same."""
+"""Ends of a scale stand behind punctuation (one wording has its worst end behind a space): they are then the
+very tokens of the answers, and a small model copies tokens long before it learns that two mean the same."""
 
 VAGUE = "Rate the text."
 """States no scheme; never paired with a label in training."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
@@ -46,7 +46,7 @@ class MaskedDiffusionTrainer(Trainer):
 
     def compute_loss(
         self,
-        model: PreTrainedModel,
+        model: nn.Module,
         inputs: dict[str, Tensor],
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
@@ -61,7 +61,8 @@ class MaskedDiffusionTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
         # The order is part of the recipe: batches know their own seeds.
-        return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)
+        batches = self.train_dataset if train_dataset is None else train_dataset
+        return SequentialSampler(batches)  # pyright: ignore[reportArgumentType]
 
 
 def train(

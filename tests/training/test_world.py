@@ -91,3 +91,12 @@ def test_an_update_draws_the_same_batch_whenever_it_is_asked(world: World):
 def test_a_missing_data_file_is_named(tmp_path: Path):
     with pytest.raises(SettingsError, match=r"data must be a folder that holds sst5_train\.jsonl; got"):
         RealReviews(tmp_path)
+
+
+def test_an_end_of_a_scale_is_the_token_of_an_answer(world: World):
+    """See docs/decisions/0001. The tokenizer of the tests is small, so that labels of one token are compared."""
+    encode = world.vocabulary.encode
+    instructions = [Instruction(wording, Scheme(("1", "2", "3", "4", "5"))) for wording in WORDINGS]
+    assert all(set(encode("5")) <= set(encode(instruction.text)) for instruction in instructions)
+    behind_a_space = [one.text for one in instructions if not set(encode("1")) <= set(encode(one.text))]
+    assert behind_a_space == ["Rate the text, 1..5."]
