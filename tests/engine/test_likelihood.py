@@ -27,6 +27,18 @@ class FourTokens(ToyModel):
         return 2 * (content[rows, None] * 0.9 + positions[:, None] * 1.7 + torch.arange(5) ** 2).sin()
 
 
+class Counting(FourTokens):
+    """Remembers which positions were masked, row by row."""
+
+    def __init__(self):
+        super().__init__()
+        self.masked = []
+
+    def logits(self, ids, attention_mask, wanted):
+        self.masked.extend(wanted.tolist())
+        return super().logits(ids, attention_mask, wanted)
+
+
 def brute_force(model, ids, scored):
     """Sum over every set of masked tokens: size l has weight 1/L, each of its sets 1/C(L, l), times L/l."""
     total = 0.0
@@ -67,18 +79,21 @@ def test_a_single_token_needs_one_sample_and_is_exact():
     (found,) = estimate_nelbo(FourTokens(), [Target(IDS, [2])])
     assert found.nelbo == pytest.approx(brute_force(FourTokens(), IDS, [2]), abs=1e-6)
     assert found.standard_error == 0.0
+    model = Counting()
+    estimate_nelbo(model, [Target(IDS, [2])], num_samples=50)
+    assert len(model.masked) == 1
 
 
 def test_counts_are_spread_over_the_samples():
-    seen = []
+    model = Counting()
+    estimate_nelbo(model, [Target(IDS, [0, 1, 2, 3])], num_samples=8)
+    assert sorted(map(sum, model.masked)) == [1, 1, 2, 2, 3, 3, 4, 4]
 
-    class Counting(FourTokens):
-        def logits(self, ids, attention_mask, wanted):
-            seen.extend(wanted.sum(1).tolist())
-            return super().logits(ids, attention_mask, wanted)
 
-    estimate_nelbo(Counting(), [Target(IDS, [0, 1, 2, 3])], num_samples=8)
-    assert sorted(seen) == [1, 1, 2, 2, 3, 3, 4, 4]
+def test_targets_with_as_many_scored_tokens_are_masked_alike():
+    model = Counting()
+    estimate_nelbo(model, [Target(IDS, [0, 1, 2, 3]), Target([3, 3, 0, 1], [0, 1, 2, 3])], num_samples=8)
+    assert model.masked[:8] == model.masked[8:]
 
 
 def test_targets_of_different_lengths_share_a_batch_without_a_trace():

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import (
     BertConfig,
@@ -105,6 +108,13 @@ def test_positions_behind_robertas_padding_id_are_not_counted(roberta, bert):
     assert bert.context_length == 40
     full = torch.full((1, 64), 7)
     assert roberta.logits(full, full == 7, full == 7).shape == (64, 400)
+
+
+def test_weights_of_other_heads_are_left_aside(roberta_folder, tmp_path):
+    shutil.copytree(roberta_folder, tmp_path, dirs_exist_ok=True)
+    weights = load_file(tmp_path / "model.safetensors") | {"roberta.pooler.dense.bias": torch.zeros(32)}
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    assert load(str(tmp_path)).context_length == 64
 
 
 def test_a_masked_lm_without_its_head_is_refused(roberta_folder, tmp_path):

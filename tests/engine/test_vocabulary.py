@@ -80,6 +80,11 @@ def test_masks_are_placed_by_id_and_only_where_asked():
     assert vocabulary.decode(laid_out.ids[first.stop : second.start]) == " from"
 
 
+def test_a_text_cut_in_two_is_tokenized_as_it_reads():
+    whole = vocabulary.lay_out([Message.text("user", "Rate the review")])
+    assert vocabulary.lay_out([Message("user", ("Rate the re", "view"))]) == whole
+
+
 def test_spaces_beside_a_mask_are_kept_and_those_at_the_ends_trimmed():
     laid_out = vocabulary.lay_out([Message("user", ("  Rate ", Masked(1), " it "))])
     assert laid_out.contents == (range(laid_out.contents[0].start, len(laid_out.ids) - 1),)
