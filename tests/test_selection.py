@@ -13,26 +13,27 @@ class Table:
 
     def __init__(self, rows, budget=10_000):
         self.rows, self.budget, self.calls = rows, budget, 0
-        self.seen = {(0, n) for n in range(len(rows[0]))}
         self.examples = range(len(rows[0]))
+        self.seen = [{} for _ in rows]
+        self.seen[0] = dict(enumerate(rows[0]))
 
     def run(self, pairs):
         for candidate, example in pairs:
-            if (candidate, example) not in self.seen:
+            if example not in self.seen[candidate]:
                 if self.calls == self.budget:
                     return False
                 self.calls += 1
-                self.seen.add((candidate, example))
+                self.seen[candidate][example] = self.rows[candidate][example]
         return True
 
     def num_scored(self, candidate):
-        return sum(row == candidate for row, _ in self.seen)
+        return len(self.seen[candidate])
 
     def total(self, candidate):
-        return sum(self.rows[row][example] for row, example in self.seen if row == candidate)
+        return sum(self.seen[candidate].values())
 
     def highest(self):
-        return max(self.rows[row][example] for row, example in self.seen)
+        return max(score for scores in self.seen for score in scores.values())
 
     def select(self, rule, **settings):
         return select(list(range(1, len(self.rows))), 0, self, Selection(rule=rule, **settings))
