@@ -3,7 +3,7 @@
 import inspect
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dspy_diffusion_infill.prompts.candidates import Rejected, changed_span, key, propose
@@ -50,6 +50,7 @@ def test_a_filling_that_would_shift_other_lines_is_refused():
     assert fill("a\nb\n  c", 2, 3, " x") == ([], [Rejected(" x", "shifts the text around the window")])
 
 
+@settings(deadline=None)
 @given(texts, texts, st.data())
 def test_text_outside_the_window_never_changes(before, filling, data):
     before = inspect.cleandoc(before)
@@ -64,6 +65,7 @@ def test_text_outside_the_window_never_changes(before, filling, data):
         assert len(after) >= len(before) - (end - start)
 
 
+@settings(deadline=None)
 @given(texts, texts)
 def test_the_changed_span_turns_one_text_into_the_other(before, after):
     start, old, new = changed_span(before, after)

@@ -1,7 +1,7 @@
 """Guards: what may not get into an instruction, whatever it scores."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dspy_diffusion_infill.errors import SettingsError
@@ -54,6 +54,7 @@ def test_the_limit_grows_with_the_first_instructions():
     assert Guard(growth=2).flaw("a" * 300, "b" * 601, set()) == "longer than 600 characters"
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["a", "b", "c"]), max_size=12), st.integers(1, 4))
 def test_grams_are_all_runs_of_words(tokens, size):
     text = ", ".join(tokens).upper()

@@ -4,7 +4,7 @@ import re
 
 import dspy
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dspy_diffusion_infill.errors import SettingsError
@@ -53,6 +53,7 @@ def test_a_literal_is_no_pattern_and_overlaps_merge():
     assert locked_spans("abcd", ["abc", "bcd"]) == [(0, 4)]
 
 
+@settings(deadline=None)
 @given(st.text(st.sampled_from('ab {}`"'), max_size=60), st.integers(1, 6), st.data())
 def test_windows_cover_all_but_the_locked_tokens(text, window, data):
     tokens = [match.span() for match in re.finditer(r"\s*\S", text)]

@@ -1,7 +1,7 @@
 """Selection: the race has the winner of a full comparison, for fewer calls."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dspy_diffusion_infill.errors import SettingsError
@@ -45,6 +45,7 @@ tables = st.integers(1, 20).flatmap(
 )
 
 
+@settings(deadline=None, max_examples=50)
 @given(tables)
 def test_the_race_has_the_winner_of_the_full_comparison(rows):
     totals = [sum(row) for row in rows]
@@ -53,6 +54,7 @@ def test_the_race_has_the_winner_of_the_full_comparison(rows):
     assert raced.calls <= full.calls
 
 
+@settings(deadline=None, max_examples=50)
 @given(tables)
 def test_scores_above_the_stated_maximum_never_cost_the_winner(rows):
     totals = [sum(row) for row in rows]

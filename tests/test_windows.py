@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dspy_diffusion_infill.errors import SettingsError
@@ -40,6 +40,7 @@ def test_tokens_that_share_a_character_do_not_split_it():
     ]
 
 
+@settings(deadline=None)
 @given(texts, sizes)
 def test_every_token_is_covered_in_order(text, size):
     window, stride = size
@@ -49,6 +50,7 @@ def test_every_token_is_covered_in_order(text, size):
     assert all(len(words(text[w.start : w.end])) <= window for w in windows)
 
 
+@settings(deadline=None)
 @given(texts, sizes, st.text(max_size=10))
 def test_replacing_a_window_leaves_the_rest_byte_identical(text, size, filling):
     window, stride = size
