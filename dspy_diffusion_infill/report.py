@@ -137,8 +137,7 @@ def _curve(run: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _code(value: object) -> str:
     text = " ".join(str(value).split())
-    ticks = _fence(text, 1)
-    return f"{ticks} {text} {ticks}" if "`" in text or not text else f"`{text}`"
+    return f"{_fence(text, 1)} {text} {_fence(text, 1)}" if "`" in text or not text else f"`{text}`"
 
 
 def _block(text: str) -> str:

@@ -18,7 +18,7 @@ from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.report import RESULTS, _curve, _diff, html_report, markdown_summary, write_report
 from tests.doubles import ScriptedInfiller, exact, obey, reviews, rule_lm
 
-HOSTILE = "</style><script>alert(1)</script> {{ seed }} `tick` ```fence\n<img src=x onerror='a'>"
+HOSTILE = "</style><script>alert(1)</script> {{ seed }} `tick`\n```\n<img src=x onerror='a'>"
 VOID = {"meta", "link", "img", "br"}
 
 
@@ -220,6 +220,7 @@ def test_the_summary_tells_the_change_the_gain_and_the_settings(run):
     assert text.startswith("# Prompt infilling: 0.25 → 0.75\n\n40 metric calls, 12.3 s.")
     assert "- +0.5, to 0.75, in `self`: `Rate` → `Grade`" in text
     assert "- seed: `7`" in text
+    assert "`the text.`" not in text  # a window that was kept as it was
     assert "Unchanged." in text
 
 
