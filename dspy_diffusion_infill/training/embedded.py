@@ -45,14 +45,29 @@ class Recipe:
     hidden_size: int = 192
     intermediate_size: int = 576
     num_layers: int = 5
-    num_heads: int = 4
+    num_heads: int = 6
     vocab_size: int = 2048
-    batch_tokens: int = 2600
+    batch_tokens: int = 2000
     seed: int = 0
     stages: tuple[Stage, ...] = (
-        Stage(name="start", num_updates=300, learning_rate=1.5e-3, paired=False, real_share=0.3),
-        Stage(name="fs", num_updates=5000, learning_rate=1.5e-3, response_share=0.3, real_share=0.05),
-        Stage(name="ro", num_updates=1800, learning_rate=6e-4, response_share=0.6, real_share=0.15),
+        Stage(name="start", num_updates=200, learning_rate=2e-3, content="unpaired", real_share=0.3),
+        Stage(name="drill", num_updates=600, learning_rate=2.5e-3, content="drill", response_share=0.3),
+        Stage(
+            name="fs",
+            num_updates=4000,
+            learning_rate=2e-3,
+            response_share=0.4,
+            drill_share=0.1,
+            real_share=0.05,
+        ),
+        Stage(
+            name="ro",
+            num_updates=1300,
+            learning_rate=8e-4,
+            response_share=0.6,
+            drill_share=0.1,
+            real_share=0.15,
+        ),
     )
 
 
@@ -140,6 +155,7 @@ def _config(recipe: Recipe, vocabulary: Vocabulary) -> LlamaConfig:
         num_hidden_layers=recipe.num_layers,
         num_attention_heads=recipe.num_heads,
         max_position_embeddings=CONTEXT_LENGTH,
+        initializer_range=recipe.hidden_size**-0.5,  # the usual 0.02 is slow to start at this width
         tie_word_embeddings=True,  # copying an end of the scale between instruction and answers comes sooner
         rms_norm_eps=1e-5,
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0},

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Literal
 
 from torch import Tensor
 
@@ -25,10 +26,15 @@ class Stage:
     name: str
     num_updates: int
     learning_rate: float
-    paired: bool = True
-    """Whether instructions, reviews and answers stand together."""
+    content: Literal["unpaired", "drill", "paired"] = "paired"
+    """Reviews alone and instructions alone; instructions with answers and no reviews, to learn copying
+    before reading; or instructions, reviews and answers together."""
     response_share: float = 0.0
     """Share of the rows that are masked response-only; the others are masked full-sequence."""
+    drill_share: float = 0.0
+    """Share of the batches that are drills."""
+    given_share: float = 0.85
+    """Share of the rows whose reviews are never masked: their words are noise, the lesson is in the rest."""
     real_share: float = 0.0
     """Share of the reviews that are real sentences."""
 
@@ -76,30 +82,41 @@ class World:
             update: Number of the update in its stage.
         """
         random = Random(f"{seed}:{stage.name}:{update}")
-        draw = self._paired if stage.paired else self._unpaired
-        shots = random.choice((1, 1, 4, 8, 8))
-        rows = [draw(random, shots, stage.real_share) for _ in range(batch_tokens // (15 + 25 * shots))]
+        draw, shots = self._paired, random.choice((1, 1, 4, 8, 8))
+        if stage.content == "unpaired":
+            draw = self._unpaired
+        elif stage.content == "drill" or random.random() < stage.drill_share:
+            draw, shots = self._drill, 12
+        length = 15 + (7 if draw == self._drill else 25) * shots
+        rows = [draw(random, shots, stage) for _ in range(batch_tokens // length)]
         objectives: list[Objective] = ["ro" if random.random() < stage.response_share else "fs" for _ in rows]
         return collate(rows, objectives, random.getrandbits(62), self.vocabulary)
 
-    def _paired(self, random: Random, shots: int, real_share: float) -> Example:
+    def _drill(self, random: Random, shots: int, stage: Stage) -> Example:
+        """An instruction and answers, without the reviews."""
+        instruction = random.choice(self.instructions)
+        answers = [instruction.answer(random.choice(instruction.scheme.grades)) for _ in range(shots)]
+        turns = [Message.text("system", instruction.text)]
+        turns += [Message.text("assistant", answer) for answer in answers]
+        return encode(turns, self.vocabulary)
+
+    def _paired(self, random: Random, shots: int, stage: Stage) -> Example:
         """An instruction, and as many reviews with their answers, of grades that the scheme can tell."""
         instruction = random.choice(self.instructions)
         turns = [Message.text("system", instruction.text)]
         for _ in range(shots):
             grade = random.choice(instruction.scheme.grades)
-            turns.append(Message.text("user", self._review(random, grade, real_share)))
+            turns.append(Message.text("user", self._review(random, grade, stage.real_share)))
             turns.append(Message.text("assistant", instruction.answer(grade)))
-        # Half the rows give the reviews away: their words are noise, and the lesson is in the rest.
-        given = frozenset({"user"}) if random.random() < 0.6 else frozenset()
+        given = frozenset({"user"}) if random.random() < stage.given_share else frozenset()
         padding = random.randrange(7) if shots == 1 else 0
         return encode(turns, self.vocabulary, given=given, padding=padding)
 
-    def _unpaired(self, random: Random, shots: int, real_share: float) -> Example:
+    def _unpaired(self, random: Random, shots: int, stage: Stage) -> Example:
         """Sentences alone, or an instruction alone."""
         if random.random() < 0.3:
             return encode([Message.text("system", random.choice(self.instructions).text)], self.vocabulary)
-        reviews = [self._review(random, random.randrange(NUM_GRADES), real_share) for _ in range(shots)]
+        reviews = [self._review(random, random.randrange(NUM_GRADES), stage.real_share) for _ in range(shots)]
         return encode([Message.text("user", review) for review in reviews], self.vocabulary)
 
     def _review(self, random: Random, grade: int, real_share: float) -> str:

@@ -100,3 +100,12 @@ def test_an_end_of_a_scale_is_the_token_of_an_answer(world: World):
     assert all(set(encode("5")) <= set(encode(instruction.text)) for instruction in instructions)
     behind_a_space = [one.text for one in instructions if not set(encode("1")) <= set(encode(one.text))]
     assert behind_a_space == ["Rate the text, 1..5."]
+
+
+def test_a_drill_shows_an_instruction_and_answers_alone(world: World):
+    drill = world._drill(
+        Random(0), 3, Stage(name="drill", num_updates=1, learning_rate=1e-3, content="drill")
+    )
+    words = [token for token, response in zip(drill.ids, drill.response, strict=True) if response]
+    assert words.count(drill.ids[-1]) == 3, "three answers end"
+    assert sum(drill.maskable) > sum(drill.response), "the instruction may be masked too"
