@@ -7,8 +7,9 @@ import pytest
 
 from dspy_diffusion_infill.errors import EvaluationError, MetricError, Unscored
 from dspy_diffusion_infill.prompts.compact import CompactAdapter
+from dspy_diffusion_infill.search import failures
 from dspy_diffusion_infill.search.budget import Budget, Meter
-from dspy_diffusion_infill.search.evaluation import Evaluator, is_candidates_fault
+from dspy_diffusion_infill.search.evaluation import Evaluator
 from dspy_diffusion_infill.search.metrics import Metric
 from tests.doubles import exact, obey, reviews, rule_lm
 
@@ -23,13 +24,13 @@ def lm():
         assert dspy.settings.trace == ["untouched"]
 
 
-def evaluator(metric=exact, program=None, budget=None, num_threads=2, max_unscored=0.2, examples=None):
+def evaluator(metric=exact, program=None, budget=None, num_threads=2, max_unscored=0.2, meter=None):
     return Evaluator(
         program or dspy.Predict(dspy.Signature("review -> rating", "Rate it.")),
         metric=Metric(metric),
-        examples=examples or reviews(8),
+        examples=reviews(8),
         role="valset",
-        meter=Meter(budget or Budget(metric_calls=1000)),
+        meter=meter or Meter(budget or Budget(metric_calls=1000)),
         num_threads=num_threads,
         max_unscored=max_unscored,
     )
@@ -65,16 +66,15 @@ def test_the_budget_is_spent_in_order_and_never_overrun(lm):
 
 def test_time_that_runs_out_stops_the_runs_and_returns_their_permits(lm):
     now = [0.0]
-    board = evaluator(num_threads=1)
-    board._meter = Meter(Budget(metric_calls=100, seconds=10), clock=lambda: now[0])
+    meter = Meter(Budget(metric_calls=100, seconds=10), clock=lambda: now[0])
 
     def slow(example, prediction):
         now[0] += 4
         return 1.0
 
-    board._metric = Metric(slow)
+    board = evaluator(slow, meter=meter, num_threads=1)
     assert not run(board, WARM)
-    assert (board.num_scored(WARM), board._meter.spent) == (3, 3)
+    assert (board.num_scored(WARM), meter.spent) == (3, 3)
 
 
 def test_an_answer_that_cannot_be_parsed_counts_as_the_lowest_score():
@@ -95,18 +95,49 @@ class Broken(dspy.Module):
         raise self.error
 
 
-@pytest.mark.parametrize("error", [ConnectionError("429"), ValueError("no LM"), TimeoutError()])
+@pytest.mark.parametrize("error", [KeyError("field"), ValueError("no LM"), RuntimeError("out of memory")])
 def test_any_other_failure_is_raised_and_names_the_example(error, lm):
     board = evaluator(program=Broken(error))
     with pytest.raises(EvaluationError, match=f"failed on valset example 0: {type(error).__name__}"):
         run(board, {"rate": "Rate it."})
 
 
-def test_an_unknown_model_is_not_the_prompts_fault():
-    classes = {"LMInvalidRequestError": (Exception,)}
-    request = type("LMInvalidRequestError", *[classes["LMInvalidRequestError"]], {})
-    assert is_candidates_fault(request())
-    assert not is_candidates_fault(type("LMUnsupportedModelError", (request,), {})())
+def failing(*errors, of=exact):
+    """A metric that raises these first, one a call."""
+    left = list(errors)
+
+    def metric(example, prediction):
+        if left:
+            raise left.pop(0)
+        return of(example, prediction)
+
+    return metric
+
+
+def test_an_outage_is_waited_out_and_costs_no_score(lm, monkeypatch):
+    monkeypatch.setattr(failures, "PAUSES", (0, 0))
+    board = evaluator(failing(ConnectionError("reset"), TimeoutError("late")), num_threads=1)
+    assert run(board, WARM)
+    assert (board.total(WARM), board.num_failures, board.outage, board._meter.spent) == (5.0, 0, None, 8)
+
+
+def test_an_outage_that_lasts_ends_the_runs_keeps_the_scores_and_returns_permits(lm, monkeypatch):
+    monkeypatch.setattr(failures, "PAUSES", (0, 0))
+    calls = []
+
+    def metric(example, prediction):
+        calls.append(example.review)
+        if len(calls) > 3:
+            raise ConnectionError("gone")
+        return 1.0
+
+    board = evaluator(metric, num_threads=1)
+    assert not run(board, WARM)
+    assert calls == ["0", "1", "2", "3", "3", "3"]
+    assert (board.num_scored(WARM), board.total(WARM), board._meter.spent) == (3, 3.0, 3)
+    assert board.outage == "metric raised ConnectionError on valset example 3: gone"
+    assert not run(board, VAGUE)
+    assert len(calls) == 6
 
 
 def test_a_metric_that_raises_stops_the_run(lm):

@@ -12,6 +12,7 @@ from dspy.utils.callback import BaseCallback
 from dspy_diffusion_infill import Budget, CompactAdapter, Denoising, DiffusionInfill, Selection, SlidingWindow
 from dspy_diffusion_infill.errors import EvaluationError, InfillerUnavailableError, MetricError, SettingsError
 from dspy_diffusion_infill.prompts.program import instructions_of
+from dspy_diffusion_infill.search import failures
 from tests.doubles import ScriptedInfiller, exact, obey, reviews, rule_lm, system_text
 from tests.test_base import propose_or_obey
 
@@ -351,12 +352,72 @@ def test_a_metric_that_raises_names_the_example(student):
         optimizer(metric=lambda e, p: {"0": 0, "1": 0, "2": 0}[e.review]).compile(student, trainset=reviews())
 
 
-def test_a_task_lm_that_fails_is_no_score(student):
-    def down(system, user):
-        raise ConnectionError("the server is gone")
+def answer_until(count, error):
+    """A task LM that obeys for a number of calls, then raises."""
+    answered = []
 
-    with dspy.context(lm=rule_lm(down)), pytest.raises(EvaluationError, match="failed on valset example 0"):
+    def answer(system, user):
+        answered.append(user)
+        if len(answered) > count:
+            raise error
+        return obey(system, user)
+
+    return rule_lm(answer)
+
+
+@pytest.fixture
+def no_pauses(monkeypatch):
+    monkeypatch.setattr(failures, "PAUSES", (0,))
+
+
+@pytest.mark.parametrize("error", [ConnectionError("the server is gone"), ValueError("a bug")])
+def test_a_task_lm_that_fails_at_the_start_is_raised(error, student, no_pauses):
+    with (
+        dspy.context(lm=answer_until(0, error)),
+        pytest.raises(EvaluationError, match="failed on valset example"),
+    ):
         optimizer().compile(student, trainset=reviews())
+
+
+def test_an_outage_in_the_middle_returns_the_best_so_far(student, no_pauses, caplog):
+    # 16 calls for the start, 16 for the first window's "Be warm", which wins
+    with dspy.context(lm=answer_until(40, ConnectionError("gone"))):
+        tuned = optimizer(ScriptedInfiller("Be warm", "Be warm and five")).compile(
+            student, trainset=reviews()
+        )
+    results = tuned.detailed_results
+    assert results["stop_reason"].startswith("outage: The program failed on valset example")
+    assert "gone" in results["stop_reason"]
+    assert results["metric_calls"] <= 40
+    assert instructions_of(tuned) == results["instructions_after"]
+    assert results["score_after"] > 0
+    assert "The best so far is returned." in caplog.text
+
+
+def test_a_bug_in_the_middle_is_raised_with_the_best_so_far_in_its_notes(student):
+    class Turning(ScriptedInfiller):
+        def infill(self, canvases, *, num_candidates, seed):
+            self.script = ("Judge",) if self.canvases else ("Be warm",)
+            return super().infill(canvases, num_candidates=num_candidates, seed=seed)
+
+    with (
+        dspy.context(lm=answer_until(32, ValueError("a bug"))),
+        pytest.raises(EvaluationError, match="a bug") as raised,
+    ):
+        optimizer(Turning()).compile(student, trainset=reviews())
+    assert raised.value.__notes__ == ["The best instructions so far score 0.3125: {'self': 'Be warm'}"]
+
+
+def test_an_infiller_that_goes_away_ends_the_run_with_the_best_so_far(student, no_pauses):
+    class Leaving(ScriptedInfiller):
+        def infill(self, canvases, *, num_candidates, seed):
+            if self.canvases:
+                raise InfillerUnavailableError("no answer")
+            return super().infill(canvases, num_candidates=num_candidates, seed=seed)
+
+    tuned = optimizer(Leaving("Be warm")).compile(student, trainset=reviews())
+    assert tuned.detailed_results["stop_reason"] == "outage: no answer"
+    assert instructions_of(tuned) == {"self": "Be warm"}
 
 
 def test_the_cost_is_logged_before_the_first_call(student, lm, caplog):

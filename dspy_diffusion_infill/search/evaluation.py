@@ -2,55 +2,29 @@
 
 from __future__ import annotations
 
-import contextvars
 import math
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import dspy
 
-from dspy_diffusion_infill.errors import EvaluationError, MetricError, Unscored
+from dspy_diffusion_infill.errors import MetricError
 from dspy_diffusion_infill.prompts.candidates import Candidate, key
 from dspy_diffusion_infill.prompts.program import with_instructions
 from dspy_diffusion_infill.search.budget import Meter
 from dspy_diffusion_infill.search.metrics import Metric
+from dspy_diffusion_infill.search.running import Run, Runner
 
 Prompt = tuple[tuple[str, str], ...]
-
-CANDIDATES_FAULT = {"AdapterParseError", "ContextWindowExceededError", "LMInvalidRequestError"}
-"""Errors that a prompt causes: the answer cannot be parsed, or the request is too long or malformed. By name,
-since the classes live in other places in other versions of DSPy."""
-NOT_CANDIDATES_FAULT = {"LMUnsupportedModelError"}
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One call of one predictor while a program ran."""
-
-    predictor: str
-    inputs: dict[str, Any]
-    outputs: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One program run on one example. Without a score it failed, or could not be judged."""
-
-    score: float | None = None
-    feedback: str | None = None
-    failure: str | None = None
-    unscored: str | None = None
-    trace: tuple[Step, ...] = ()
 
 
 class Evaluator:
     """Scores candidates of one program on a set of examples.
 
     A failure of the candidate (its text made an answer that cannot be parsed, or a prompt that is too long)
-    is scored as the lowest score there is, and counted. Any other failure is raised and is never a score. An
-    example that the metric could not judge counts for no candidate from then on.
+    is scored as the lowest score there is, and counted. An outage is waited out; if it lasts, nothing more is
+    run. Any other failure is raised. Neither is ever a score. An example that the metric could not judge
+    counts for no candidate from then on.
 
     Args:
         program: Candidates are copies of it with other instructions. Not modified.
@@ -73,8 +47,9 @@ class Evaluator:
         num_threads: int,
         max_unscored: float,
     ) -> None:
-        self._program, self._metric, self._examples, self._role = program, metric, examples, role
-        self._meter, self._num_threads, self._max_unscored = meter, num_threads, max_unscored
+        self._program, self._role, self._num_examples = program, role, len(examples)
+        self._meter, self._max_unscored = meter, max_unscored
+        self._runner = Runner(metric, examples, role=role, meter=meter, num_threads=num_threads)
         self._order = list(range(len(examples)))
         self._runs: dict[tuple[Prompt, int], Run] = {}
         self._lowest, self._highest = 0.0, float("-inf")
@@ -82,6 +57,11 @@ class Evaluator:
         """Examples that count for no candidate, with the metric's reason."""
         self.num_failures = 0
         """Runs that failed by the candidate's fault."""
+
+    @property
+    def outage(self) -> str | None:
+        """Why nothing more is run: an error of a service that is down; None if all is well."""
+        return self._runner.outage
 
     @property
     def examples(self) -> Sequence[int]:
@@ -98,7 +78,7 @@ class Evaluator:
         self._record((key(candidate), example), Run(score))
 
     def run(self, pairs: Iterable[tuple[Candidate, int]], *, keep_traces: bool = False) -> bool:
-        """Score candidates on examples, those not scored yet; False if the budget did not suffice for all.
+        """Score candidates on examples, those not scored yet; False if a cap or an outage left some out.
 
         Args:
             pairs: What to run, in the order in which the budget is spent.
@@ -112,7 +92,7 @@ class Evaluator:
         missing = [place for place in wanted if place not in self._runs]
         todo = missing[: self._meter.take(len(missing))]
         programs = {prompt: with_instructions(self._program, wanted[prompt, n]) for prompt, n in todo}
-        done = self._run_all([(programs[prompt], example, keep_traces) for prompt, example in todo])
+        done = self._runner.run_all([(programs[prompt], example, keep_traces) for prompt, example in todo])
         for place, run in zip(todo, done, strict=True):
             if run is not None:
                 self._record(place, run)
@@ -166,60 +146,11 @@ class Evaluator:
             self._lowest, self._highest = min(self._lowest, run.score), max(self._highest, run.score)
 
     def _check_unscored(self) -> None:
-        cap = self._max_unscored * len(self._examples)
+        cap = self._max_unscored * self._num_examples
         if len(self.unscored) > cap:
             example, reason = next(iter(self.unscored.items()))
             raise MetricError(
-                f"The metric must leave at most {cap:g} of {len(self._examples)} {self._role} examples "
+                f"The metric must leave at most {cap:g} of {self._num_examples} {self._role} examples "
                 f"unscored (max_unscored); got {len(self.unscored)}, the first at {self._role} example "
                 f"{example}: {reason}"
             )
-
-    def _run_all(self, tasks: Sequence[tuple[dspy.Module, int, bool]]) -> list[Run | None]:
-        if not tasks:
-            return []
-        with ThreadPoolExecutor(self._num_threads) as pool:
-            # each task in a copy of this context: dspy.context(...) of the caller reaches the threads
-            futures = [pool.submit(contextvars.copy_context().run, self._run_one, *task) for task in tasks]
-            try:
-                return [future.result() for future in futures]
-            except BaseException:
-                self._meter.give_back(sum(future.cancel() for future in futures))
-                raise
-
-    def _run_one(self, program: dspy.Module, example: int, keep_trace: bool) -> Run | None:
-        if self._meter.out_of_time:
-            self._meter.give_back(1)
-            return None
-        where = f"{self._role} example {example}"
-        # a trace of its own (Refine and BestOfN need one), and no growth of the global trace and history
-        with dspy.context(trace=[], disable_history=True):
-            try:
-                prediction = program(**self._examples[example].inputs())
-            except Exception as error:
-                if not is_candidates_fault(error):
-                    raise EvaluationError(
-                        f"The program failed on {where}: {type(error).__name__}: {error}"
-                    ) from error
-                return Run(failure=f"{type(error).__name__}: {error}")
-            trace = _steps(program) if keep_trace else ()
-            try:
-                verdict = self._metric(self._examples[example], prediction, where=where)
-            except Unscored as reason:
-                return Run(unscored=str(reason) or "no reason given")
-        return Run(verdict.score, verdict.feedback, trace=trace)
-
-
-def is_candidates_fault(error: Exception) -> bool:
-    """Whether a prompt is to blame for an error; if not, the error says nothing about the prompt."""
-    names = {cls.__name__ for cls in type(error).__mro__}
-    return bool(names & CANDIDATES_FAULT) and not names & NOT_CANDIDATES_FAULT
-
-
-def _steps(program: dspy.Module) -> tuple[Step, ...]:
-    names = {id(predictor): name for name, predictor in program.named_predictors()}
-    return tuple(
-        Step(names[id(predictor)], dict(inputs), dict(outputs.items()))
-        for predictor, inputs, outputs in dspy.settings.trace
-        if id(predictor) in names
-    )

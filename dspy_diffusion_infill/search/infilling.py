@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from dspy_diffusion_infill.errors import InfillError, InfillerUnavailableError
 from dspy_diffusion_infill.prompts.candidates import Candidate, key
 from dspy_diffusion_infill.prompts.windows import Window
 from dspy_diffusion_infill.search.budget import Meter
@@ -50,18 +51,28 @@ class Search:
         self._selection, self._meter, self._passes = selection, meter, passes
 
     def run(self) -> str:
-        """Search; Ctrl-C ends it. `best` is at every moment the best found so far.
+        """Search; Ctrl-C or an outage ends it. `best` is at every moment the best found so far.
 
         Returns:
             Why the search ended.
+
+        Raises:
+            InfillError: What no later try can mend, with the best so far in its notes.
         """
         if self._board.mean(self.best) is None:
-            return "budget spent before the start was scored"
+            return f"{self._finished()}, before the start was scored"
         try:
             return self._search()
         except KeyboardInterrupt:
             logger.warning("Interrupted; the best so far is returned.")
             return "interrupted"
+        except InfillerUnavailableError as error:
+            return self._cut_short(error)
+        except InfillError as error:
+            error.add_note(
+                f"The best instructions so far score {self._mean(self.best):.4g}: {dict(self.best)}"
+            )
+            raise
 
     def reports(self, run: Mapping[str, Any]) -> dict[str, Any]:
         """What was tried and what came of it, as plain data, under the names that DSPy's optimizers use.
@@ -106,11 +117,16 @@ class Search:
         raise AssertionError("unreachable")
 
     def _finished(self) -> str | None:
-        cap = self._meter.spent_cap
-        if cap is not None:
+        if self._board.outage is not None:
+            return self._cut_short(self._board.outage)
+        if (cap := self._meter.spent_cap) is not None:
             return f"budget spent ({cap})"
         perfect = self._selection.max_score * len(self._board.examples)
         return "perfect score" if self._board.total(self.best) >= perfect - TOLERANCE else None
+
+    def _cut_short(self, outage: object) -> str:
+        logger.warning("Out of reach after every try: %s The best so far is returned.", outage)
+        return f"outage: {outage}"
 
     def _windows(self, predictor: str) -> Iterator[Window]:
         """Windows from left to right over a text that may change on the way; no more than it had at first."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import random
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -15,6 +17,7 @@ from dspy_diffusion_infill.prompts.guards import Guard, word_grams
 from dspy_diffusion_infill.prompts.locks import Lock, locked_spans
 from dspy_diffusion_infill.prompts.render import render_window
 from dspy_diffusion_infill.prompts.windows import SlidingWindow, Window
+from dspy_diffusion_infill.search import failures
 
 
 class Proposer:
@@ -69,7 +72,10 @@ class Proposer:
         messages = render_window(self._predictors[predictor], candidate[predictor], window)
         canvas = self._conditioning.canvas(predictor, messages, visit, self._infiller)
         seed = random.Random(f"{self._seed}/{predictor}/{visit}").getrandbits(31)
-        (fillings,) = self._infiller.infill([canvas], num_candidates=self._num_candidates, seed=seed)
+        infill = functools.partial(
+            self._infiller.infill, [canvas], num_candidates=self._num_candidates, seed=seed
+        )
+        (fillings,) = failures.retry(infill, failures.PAUSES, time.sleep)
         return propose(candidate, predictor, window, fillings, lambda text: self._flaw(predictor, text))
 
     def _flaw(self, predictor: str, text: str) -> str | None:

@@ -55,7 +55,7 @@ class Board(Protocol):
         ...
 
     def run(self, pairs: Iterable[tuple[Candidate, int]]) -> bool:
-        """Score candidates on examples, those not scored yet; False if the budget did not suffice for all."""
+        """Score candidates on examples, those not scored yet; False if a cap or an outage left some out."""
         ...
 
     def num_scored(self, candidate: Candidate) -> int:

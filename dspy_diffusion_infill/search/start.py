@@ -7,6 +7,7 @@ from typing import Any
 
 import dspy
 
+from dspy_diffusion_infill.errors import EvaluationError
 from dspy_diffusion_infill.prompts.candidates import Candidate
 from dspy_diffusion_infill.prompts.conditioning import needs_traces
 from dspy_diffusion_infill.prompts.program import instructions_of
@@ -30,9 +31,15 @@ def score_start(found: BaseResult, student: dspy.Module, board: Evaluator) -> Ca
 
     Returns:
         The instructions to start from.
+
+    Raises:
+        EvaluationError: If an outage kept the student from being scored, and there is no other program to
+            lose.
     """
     starts = [instructions_of(found.program), instructions_of(student)][: 1 + found.stopped]
     board.run([(start, example) for start in starts for example in board.examples], keep_traces=True)
+    if board.outage is not None and not found.evaluated:
+        raise EvaluationError(board.outage)
     complete = [start for start in starts if board.mean(start) is not None] or starts[:1]
     start = max(complete, key=board.total)
     board.put_hard_examples_first(start)

@@ -1,0 +1,94 @@
+"""What an error says: that a prompt is bad, that a service is down for now, or that it refuses this user.
+
+By the names of the classes, since they live in other places in other versions of DSPy, and come from LiteLLM
+and the provider's own client before DSPy 3.2. Pure: no dspy, no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+Answer = TypeVar("Answer")
+
+PROMPT = {"AdapterParseError", "ContextWindowExceededError", "LMInvalidRequestError"}
+"""The answer cannot be parsed, or the request is too long or malformed."""
+OUTAGE = {
+    *("LMRateLimitError", "LMServerError", "LMTimeoutError", "LMTransportError"),  # DSPy
+    *(
+        "RateLimitError",
+        "InternalServerError",
+        "ServiceUnavailableError",
+        "BadGatewayError",
+    ),  # LiteLLM, openai
+    *("Timeout", "APITimeoutError", "APIConnectionError"),
+    *("ConnectionError", "TimeoutError", "TransportError"),  # Python, httpx
+    "InfillerUnavailableError",
+}
+"""Too many requests, no connection, no answer in time, or a fault of the server."""
+REFUSAL = {
+    *("LMAuthError", "LMBillingError", "LMConfigurationError", "LMUnsupportedModelError"),  # DSPy
+    *("AuthenticationError", "PermissionDeniedError", "PaymentRequiredError", "BudgetExceededError"),
+}
+"""No access, no money, or no such model: the next call would fail as well."""
+PAUSES = (1.0, 4.0, 16.0)
+"""Seconds before each further try; the task LM's own retries come before them."""
+
+
+def is_prompts_fault(error: BaseException) -> bool:
+    """Whether a prompt is to blame for an error; if not, the error says nothing about the prompt."""
+    return bool(_names(error) & PROMPT) and not _names(error) & REFUSAL
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether a later try may succeed."""
+    return _first_known(error) is OUTAGE
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether no try can succeed until the user mends something."""
+    return _first_known(error) is REFUSAL
+
+
+def retry(call: Callable[[], Answer], pauses: Sequence[float], wait: Callable[[float], object]) -> Answer:
+    """Call again after each pause while an outage lasts; other errors, and the last one, are raised.
+
+    Example:
+        >>> answers = iter([TimeoutError(), "here"])
+        >>> def call():
+        ...     if isinstance(answer := next(answers), TimeoutError):
+        ...         raise answer
+        ...     return answer
+        >>> retry(call, [1, 4], print)
+        1
+        'here'
+    """
+    for pause in pauses:
+        try:
+            return call()
+        except Exception as error:
+            if not is_outage(error):
+                raise
+        wait(pause)
+    return call()
+
+
+def describe(error: BaseException) -> str:
+    """An error in one line."""
+    return f"{type(error).__name__}: {error}"
+
+
+def _first_known(error: BaseException) -> set[str] | None:
+    """The kind of the error, or of the first of its causes that is of a known kind."""
+    kinds = (kind for cause in _causes(error) for kind in (REFUSAL, PROMPT, OUTAGE) if _names(cause) & kind)
+    return next(kinds, None)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _names(error: BaseException) -> set[str]:
+    return {cls.__name__ for cls in type(error).__mro__}

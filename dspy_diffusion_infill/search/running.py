@@ -1,0 +1,124 @@
+"""Run a program on examples in threads, wait out outages, and never take a failure for a score."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import dspy
+
+from dspy_diffusion_infill.errors import EvaluationError, InfillError, Unscored
+from dspy_diffusion_infill.search import failures
+from dspy_diffusion_infill.search.budget import Meter
+from dspy_diffusion_infill.search.metrics import Metric
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One call of one predictor while a program ran."""
+
+    predictor: str
+    inputs: dict[str, Any]
+    outputs: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One program run on one example. Without a score it failed, or could not be judged."""
+
+    score: float | None = None
+    feedback: str | None = None
+    failure: str | None = None
+    unscored: str | None = None
+    trace: tuple[Step, ...] = ()
+
+
+Task = tuple[dspy.Module, int, bool]
+"""A program, the number of an example, and whether to keep what each predictor was given and gave back."""
+
+
+class Runner:
+    """Runs programs on a set of examples.
+
+    Args:
+        metric: Higher is better.
+        examples: What to run on. Not modified.
+        role: Names the examples in errors: `valset` or `trainset`.
+        meter: Granted a permit for each run; those not used are returned to it.
+        num_threads: Runs at a time.
+    """
+
+    def __init__(
+        self, metric: Metric, examples: Sequence[dspy.Example], *, role: str, meter: Meter, num_threads: int
+    ) -> None:
+        self._metric, self._examples, self._role = metric, examples, role
+        self._meter, self._num_threads = meter, num_threads
+        self._stop = threading.Event()
+        self.outage: str | None = None
+        """The error that every try ended in; nothing is run from then on."""
+
+    def run_all(self, tasks: Sequence[Task]) -> list[Run | None]:
+        """Run in threads; None for those that time or an outage kept from running.
+
+        Raises:
+            EvaluationError: If a program failed for a reason that says nothing about its prompt.
+            MetricError: If the metric raised or returned no number.
+        """
+        if not tasks:
+            return []
+        with ThreadPoolExecutor(self._num_threads) as pool:
+            # each task in a copy of this context: dspy.context(...) of the caller reaches the threads
+            futures = [pool.submit(contextvars.copy_context().run, self._run, task) for task in tasks]
+            try:
+                return [future.result() for future in futures]
+            except BaseException:
+                self._meter.give_back(sum(future.cancel() for future in futures))
+                self._stop.set()
+                raise
+
+    def _run(self, task: Task) -> Run | None:
+        try:
+            run = failures.retry(lambda: self._try(*task), failures.PAUSES, self._stop.wait)
+        except InfillError as error:
+            if not failures.is_outage(error):
+                raise
+            self.outage = str(error)
+            self._stop.set()
+            run = None
+        if run is None:
+            self._meter.give_back(1)
+        return run
+
+    def _try(self, program: dspy.Module, example: int, keep_trace: bool) -> Run | None:
+        if self._meter.out_of_time or self._stop.is_set():
+            return None
+        where = f"{self._role} example {example}"
+        # a trace of its own (Refine and BestOfN need one), and no growth of the global trace and history
+        with dspy.context(trace=[], disable_history=True):
+            try:
+                prediction = program(**self._examples[example].inputs())
+            except Exception as error:
+                if not failures.is_prompts_fault(error):
+                    raise EvaluationError(
+                        f"The program failed on {where}: {failures.describe(error)}"
+                    ) from error
+                return Run(failure=failures.describe(error))
+            trace = _steps(program) if keep_trace else ()
+            try:
+                verdict = self._metric(self._examples[example], prediction, where=where)
+            except Unscored as reason:
+                return Run(unscored=str(reason) or "no reason given")
+        return Run(verdict.score, verdict.feedback, trace=trace)
+
+
+def _steps(program: dspy.Module) -> tuple[Step, ...]:
+    names = {id(predictor): name for name, predictor in program.named_predictors()}
+    return tuple(
+        Step(names[id(predictor)], dict(inputs), dict(outputs.items()))
+        for predictor, inputs, outputs in dspy.settings.trace
+        if id(predictor) in names
+    )
