@@ -4,7 +4,7 @@ import dspy
 import pytest
 from dspy.teleprompt import COPRO, GEPA, BootstrapFewShot, LabeledFewShot, Teleprompter
 
-from dspy_diffusion_infill.errors import MetricError, SettingsError
+from dspy_diffusion_infill.errors import MetricError, SettingsError, Unscored
 from dspy_diffusion_infill.prompts.program import instructions_of
 from dspy_diffusion_infill.search.base import run_base
 from dspy_diffusion_infill.search.budget import Budget, Meter
@@ -127,6 +127,38 @@ def test_a_metric_that_raises_stops_the_run_even_if_the_base_would_go_on(metric)
 
     with pytest.raises(MetricError, match=r"metric raised ZeroDivisionError on Example.*oops"):
         run(Probe(broken, swallow))
+
+
+def test_a_base_that_fails_leaves_the_student_and_the_scores_it_paid_for(lm, metric):
+    def fail(base, student, trainset):
+        dspy.Evaluate(devset=trainset, metric=base.metric)(student)
+        student.signature = student.signature.with_instructions("Half done.")
+        raise RuntimeError("no proposals")
+
+    found, meter, _ = run(Probe(metric, fail))
+    assert found.error == "RuntimeError: no proposals"
+    assert instructions_of(found.program) == {"self": "Rate it."}
+    assert (meter.spent, len(harvested(found))) == (16, 16)
+
+
+def test_a_base_that_is_refused_stops_the_run(metric):
+    def refuse(base, student, trainset):
+        raise type("LMAuthError", (Exception,), {})("wrong key")
+
+    with pytest.raises(Exception, match="wrong key"):
+        run(Probe(metric, refuse))
+
+
+@pytest.mark.parametrize("error", [Unscored("no verdict"), TimeoutError("the judge is slow")])
+def test_an_example_that_cannot_be_judged_now_is_no_bug_of_the_metric(error):
+    def ask(base, student, trainset):
+        base.metric(trainset[0], dspy.Prediction())
+
+    def judge(example, prediction):
+        raise error
+
+    found, _, _ = run(Probe(judge, ask))
+    assert found.error == f"{type(error).__name__}: {error}"
 
 
 def test_what_the_base_prints_is_dropped(metric, capfd):

@@ -15,9 +15,10 @@ import dspy
 from dspy.teleprompt import Teleprompter
 from dspy.utils.callback import BaseCallback
 
-from dspy_diffusion_infill.errors import MetricError, SettingsError
+from dspy_diffusion_infill.errors import MetricError, SettingsError, Unscored
 from dspy_diffusion_infill.prompts.candidates import Candidate
 from dspy_diffusion_infill.prompts.program import copy_program, instructions_of, with_instructions
+from dspy_diffusion_infill.search import failures
 from dspy_diffusion_infill.search.budget import Meter
 from dspy_diffusion_infill.search.task import Task
 
@@ -43,6 +44,8 @@ class BaseResult:
     evaluated: list[Evaluated] = field(default_factory=list)
     stopped: bool = False
     """Whether it was stopped at its share of the budget."""
+    error: str | None = None
+    """What it raised, if it failed; `program` is the student then."""
 
     def hand_over(self, add: Callable[[Candidate, int, float], None]) -> None:
         """Pass on every score of a program that differs from `program` in its instructions alone."""
@@ -73,8 +76,8 @@ def run_base(
     """Compile a copy of the student with the base, and count its metric calls.
 
     The base itself is not modified. Its metric is counted; when its share of the budget is used up it is
-    stopped, and the best program it had evaluated on the whole valset is kept. What it writes to stdout is
-    dropped.
+    stopped, and the best program it had evaluated on the whole valset is kept. If it fails, the student and
+    the scores paid for are kept. What it writes to stdout is dropped.
 
     Args:
         base: Any optimizer whose `compile` takes a student and a trainset.
@@ -85,7 +88,8 @@ def run_base(
 
     Raises:
         SettingsError: If the base does not take one of the required arguments.
-        MetricError: If the metric raised.
+        MetricError: If the metric raised for another reason than an outage.
+        Exception: What the base raised, if a service refuses this user.
     """
     student = task.student
     harvest = _Harvest(task.valset)
@@ -93,17 +97,20 @@ def run_base(
     arguments = _arguments(base, optional, required)
     given = copy_program(student)
     given._compiled = False  # several optimizers refuse a program that another one has marked
-    stopped = False
+    found = BaseResult(copy_program(student), harvest.evaluated)
     callbacks = [*dspy.settings.callbacks, harvest]
     with contextlib.redirect_stdout(io.StringIO()), dspy.context(callbacks=callbacks):
         try:
-            program = counter.counted(base).compile(given, trainset=list(task.trainset), **arguments)
+            found.program = counter.counted(base).compile(given, trainset=list(task.trainset), **arguments)
         except _Stop:
-            stopped, program = True, harvest.best(student)
-    if counter.error is not None:
-        raise counter.error
-    keep_lms(program, student)
-    return BaseResult(program, harvest.evaluated, stopped)
+            found.stopped, found.program = True, harvest.best(student)
+        except Exception as error:
+            if failures.is_refusal(error):
+                raise
+            found.error = failures.describe(error)
+    counter.check()
+    keep_lms(found.program, student)
+    return found
 
 
 def keep_lms(program: dspy.Module, student: dspy.Module) -> None:
@@ -143,6 +150,11 @@ class _Counter:
         self.error: MetricError | None = None
         self._meter = meter
 
+    def check(self) -> None:
+        """Raise what the metric raised, whatever the optimizer made of it."""
+        if self.error is not None:
+            raise self.error
+
     def counted(self, optimizer: Teleprompter) -> Teleprompter:
         counted = copy.copy(optimizer)
         for name in METRIC_NAMES:
@@ -161,7 +173,11 @@ class _Counter:
                 raise _Stop
             try:
                 return metric(*args, **kwargs)
+            except Unscored:
+                raise
             except Exception as error:
+                if failures.is_outage(error):
+                    raise
                 example = args[0] if args else kwargs
                 self.error = MetricError(f"metric raised {type(error).__name__} on {example!r}: {error}")
                 self.error.__cause__ = error
