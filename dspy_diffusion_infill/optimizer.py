@@ -6,7 +6,6 @@ import functools
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any, Literal
 
 import dspy
@@ -26,14 +25,20 @@ from dspy_diffusion_infill.search.base import BaseResult, metric_of, run_base
 from dspy_diffusion_infill.search.budget import Budget, Meter, Preset, check_budget, resolve_budget
 from dspy_diffusion_infill.search.evaluation import Evaluator
 from dspy_diffusion_infill.search.infilling import Search
-from dspy_diffusion_infill.search.metrics import Metric, name_of
+from dspy_diffusion_infill.search.metrics import Metric
 from dspy_diffusion_infill.search.proposals import Proposer
 from dspy_diffusion_infill.search.selection import Selection
+from dspy_diffusion_infill.search.settings import plain_settings
 from dspy_diffusion_infill.search.start import Calls, conditioning_calls, score_start
 from dspy_diffusion_infill.search.task import Task, make_task
 from dspy_diffusion_infill.serving.connect import connect
 
 logger = logging.getLogger(__name__)
+
+SETTINGS = (
+    *("metric", "base", "infiller", "masking", "denoising", "selection", "budget", "lock", "guard"),
+    *("seed", "num_threads"),
+)
 
 
 class DiffusionInfill(Teleprompter):
@@ -168,20 +173,16 @@ class DiffusionInfill(Teleprompter):
         tuned = with_instructions(found.program, search.best)
         # a frozen program is refused by other optimizers, and left out of its parent's JSON
         tuned._compiled = False
-        run = {"stop_reason": reason, "base_stopped": found.stopped, "settings": self.get_params()}
+        base = {"base_stopped": found.stopped, "base_error": found.error}
+        run = {"stop_reason": reason, **base, "settings": self.get_params()}
         vars(tuned).update(search.reports(run))
         return tuned
 
     def get_params(self) -> dict[str, Any]:
         """The settings, as plain data that a tracker can log."""
-        budget = asdict(self.budget) if isinstance(self.budget, Budget) else self.budget
-        plain = {"budget": budget, "seed": self.seed, "num_threads": self.num_threads}
-        for group in ("masking", "denoising", "selection"):
-            plain |= {f"{group}.{name}": value for name, value in asdict(getattr(self, group)).items()}
-        plain["metric"] = name_of(self._metric().function)
-        plain["base"] = self.base and type(self.base).__name__
-        plain["infiller"] = getattr(self.infiller, "name", self.infiller)
-        return plain
+        return plain_settings(
+            {name: vars(self)[name] for name in SETTINGS} | {"metric": self._metric().function}
+        )
 
     def _metric(self) -> Metric:
         function = self.metric if self.metric is not None else metric_of(self.base)
@@ -223,8 +224,10 @@ class DiffusionInfill(Teleprompter):
             return BaseResult(copy_program(task.student))
         threads = {"num_threads": self.num_threads, "eval_kwargs": {"num_threads": self.num_threads}}
         found = run_base(self.base, task, optional={**optional, **threads}, required=required, meter=meter)
-        stopped = " and was stopped there" if found.stopped else ""
-        logger.info("%s spent %d metric calls%s.", type(self.base).__name__, meter.spent, stopped)
+        name, stopped = type(self.base).__name__, " and was stopped there" if found.stopped else ""
+        logger.info("%s spent %d metric calls%s.", name, meter.spent, stopped)
+        if found.error is not None:
+            logger.warning("%s failed; the search starts from the student. %s", name, found.error)
         return found
 
     def _proposer(

@@ -13,7 +13,6 @@ import re
 from collections.abc import Mapping
 from difflib import SequenceMatcher
 from importlib import metadata
-from itertools import accumulate
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -126,11 +125,11 @@ def _curve(run: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     scores = [found["score_before"], *(trial["score"] for trial in trials)]
     low, high = min(scores), max(scores)
-    spent = [trial["metric_calls"] for trial in trials]
-    calls = list(accumulate(spent, initial=found["metric_calls"] - sum(spent)))
-    xs = [round(100 * call / calls[-1], 2) for call in calls]
+    first = trials[0]["spent"] - trials[0]["metric_calls"] if trials else found["metric_calls"]
+    calls = [first, *(trial["spent"] for trial in trials)]
+    xs = [round(100 * call / found["metric_calls"], 2) for call in calls]
     ys = [round(100 * (high - score) / (high - low), 2) if high > low else 50.0 for score in scores]
-    path = f"M{xs[0]} {ys[0]}" + "".join(f"H{x}V{y}" for x, y in zip(xs[1:], ys[1:], strict=True))
+    path = f"M{xs[0]} {ys[0]}" + "".join(f"H{x}V{y}" for x, y in zip(xs[1:], ys[1:], strict=True)) + "H100"
     dots = [dot for dot in zip(xs[1:], ys[1:], trials, strict=True) if dot[2]["accepted"]]
     return {"path": path, "dots": dots, "first": calls[0], "low": low, "high": high}
 

@@ -3,13 +3,22 @@
 import copy
 import json
 import logging
+import re
 
 import dspy
 import pytest
 from dspy.teleprompt import COPRO, GEPA, BetterTogether, Teleprompter
 from dspy.utils.callback import BaseCallback
 
-from dspy_diffusion_infill import Budget, CompactAdapter, Denoising, DiffusionInfill, Selection, SlidingWindow
+from dspy_diffusion_infill import (
+    Budget,
+    CompactAdapter,
+    Denoising,
+    DiffusionInfill,
+    Guard,
+    Selection,
+    SlidingWindow,
+)
 from dspy_diffusion_infill.errors import EvaluationError, InfillerUnavailableError, MetricError, SettingsError
 from dspy_diffusion_infill.prompts.program import instructions_of
 from dspy_diffusion_infill.search import failures
@@ -290,6 +299,19 @@ def test_a_stopped_base_whose_best_is_worse_than_the_student_is_ignored(found, k
     assert instructions_of(tuned) == {"self": kept}
 
 
+class Failing(Wasteful):
+    def compile(self, student, *, trainset):
+        raise RuntimeError("no proposals")
+
+
+def test_a_base_that_fails_is_told_and_the_search_goes_on(student, caplog):
+    tuned = optimizer(base=Failing(exact, "")).compile(student, trainset=reviews())
+    assert tuned.detailed_results["base_error"] == "RuntimeError: no proposals"
+    assert tuned.detailed_results["instructions_before"] == {"self": VAGUE}
+    assert instructions_of(tuned) == {"self": "Be warm and five"}
+    assert "Failing failed; the search starts from the student. RuntimeError: no proposals" in caplog.text
+
+
 def test_a_base_that_spends_everything_still_gives_its_result(student):
     budget = Budget(metric_calls=16, base_share=1.0)
     base = optimizer(ScriptedInfiller("Be warm"), budget="light")
@@ -451,7 +473,21 @@ def test_settings_are_plain_data():
     params = optimizer(base=COPRO(metric=exact)).get_params()
     assert (params["metric"], params["base"], params["infiller"]) == ("exact", "COPRO", "scripted:4")
     assert (params["masking.window"], params["budget"], params["seed"]) == (8, "medium", 0)
-    json.dumps(params)
+    assert (params["lock"], params["guard"]) == ("auto", "auto")
+    lock = {"self": ["well", re.compile("n+")]}
+    named = optimizer(lock=lock, guard=Guard(repeats=3), budget=Budget(seconds=9)).get_params()
+    assert (named["lock"], named["guard.repeats"]) == ({"self": ["well", "n+"]}, 3)
+    assert (named["budget.metric_calls"], named["budget.seconds"]) == (None, 9)
+    json.dumps([params, named])
+
+
+def test_a_trial_tells_what_lost_and_what_was_spent_by_then(student):
+    tuned = optimizer(ScriptedInfiller("Be warm", "x" * 501), guard=None).compile(student, trainset=reviews())
+    first = tuned.trial_logs[0]
+    tried = {filling["text"]: (filling["score"], filling["num_scored"]) for filling in first["candidates"]}
+    assert tried == {"Be warm": (5 / 16, 16), "x" * 500: (0.0, tried["x" * 500][1])}
+    assert first["spent"] == 16 + first["metric_calls"]
+    assert tuned.trial_logs[-1]["spent"] == tuned.detailed_results["metric_calls"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import dspy
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dspy_diffusion_infill import CompactAdapter, Denoising, DiffusionInfill
@@ -67,6 +67,7 @@ def trial(**fields):
         "score": 0.25,
         "gain": 0.0,
         "metric_calls": 10,
+        "spent": 30,
         "accepted": False,
     }
     return plain | fields
@@ -79,7 +80,7 @@ def run():
         {"self": "Rate the text.", "note": "Note it."},
         {"self": "Grade the text.", "note": "Note it."},
     )
-    won = trial(after="Grade", score=0.75, gain=0.5, accepted=True)
+    won = trial(after="Grade", score=0.75, gain=0.5, spent=40, accepted=True)
     lost = trial(start=5, before="the text.", rejected=[{"text": "\x07", "reason": "unprintable"}])
     return {
         "detailed_results": {
@@ -157,14 +158,14 @@ def test_candidates_stand_best_first_and_at_most_ten(run):
 
 def test_the_curve_steps_up_where_a_window_was_accepted(run):
     curve = _curve(run)
-    assert curve["path"] == "M50.0 100.0H75.0V100.0H100.0V0.0"
+    assert curve["path"] == "M50.0 100.0H75.0V100.0H100.0V0.0H100"
     assert [(x, y, dot["gain"]) for x, y, dot in curve["dots"]] == [(100.0, 0.0, 0.5)]
     assert (curve["first"], curve["low"], curve["high"]) == (20, 0.25, 0.75)
 
 
 def test_a_run_that_gained_nothing_has_a_flat_curve(run):
     run["trial_logs"] = [trial()]
-    assert _curve(run)["path"] == "M75.0 50.0H100.0V50.0"
+    assert _curve(run)["path"] == "M50.0 50.0H75.0V50.0H100"
 
 
 def test_a_run_that_ended_before_the_start_was_scored_says_so(run):
@@ -224,6 +225,7 @@ def test_the_summary_tells_the_change_the_gain_and_the_settings(run):
     assert "Unchanged." in text
 
 
+@settings(deadline=None)
 @given(st.text("ab \n"), st.text("ab \n"))
 def test_a_diff_holds_both_texts_whole(before, after):
     pieces = _diff(before, after)

@@ -27,6 +27,10 @@ class Window:
         """Put `filling` where the window is; every character outside stays as it was."""
         return text[: self.start] + filling + text[self.end :]
 
+    def filling_of(self, text: str, changed: str) -> str:
+        """What stands in the window's place in `changed`, which is `text` but for that."""
+        return changed[self.start : len(changed) - (len(text) - self.end)]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlidingWindow:

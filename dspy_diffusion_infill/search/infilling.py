@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from dspy_diffusion_infill.errors import InfillError, InfillerUnavailableError
@@ -13,7 +14,14 @@ from dspy_diffusion_infill.prompts.windows import Window
 from dspy_diffusion_infill.search.budget import Meter
 from dspy_diffusion_infill.search.evaluation import Evaluator
 from dspy_diffusion_infill.search.proposals import Proposer
-from dspy_diffusion_infill.search.results import Trial, candidate_programs, changes, trial_logs
+from dspy_diffusion_infill.search.results import (
+    MAX_CHARS,
+    Trial,
+    Tried,
+    candidate_programs,
+    changes,
+    trial_logs,
+)
 from dspy_diffusion_infill.search.selection import TOLERANCE, Selection, select
 
 logger = logging.getLogger(__name__)
@@ -145,23 +153,34 @@ class Search:
         candidates, rejected = self._proposer.propose(before, predictor, window)
         self._tried |= {key(candidate): candidate for candidate in candidates}
         self.best = select(candidates, before, self._board, self._selection)
-        old, new = before[predictor], self.best[predictor]
+
+        def filling(candidate: Candidate) -> str:
+            return window.filling_of(before[predictor], candidate[predictor])
+
+        accepted = self.best[predictor] != before[predictor]
         trial = Trial(
             pass_number=number,
             predictor=predictor,
             start=window.start,
-            before=old[window.start : window.end],
-            after=None if old == new else new[window.start : len(new) - (len(old) - window.end)],
+            before=filling(before),
+            after=filling(self.best) if accepted else None,
             num_candidates=len(candidates),
-            rejected=tuple(rejected),
+            candidates=tuple(self._tried_as(filling(candidate), candidate) for candidate in candidates),
+            rejected=tuple(replace(refused, text=refused.text[:MAX_CHARS]) for refused in rejected),
             score=self._mean(self.best),
             gain=self._mean(self.best) - self._mean(before),
             metric_calls=self._meter.spent - spent,
+            spent=self._meter.spent,
         )
         self._trials.append(trial)
-        if trial.accepted:
+        if accepted:
             logger.info("%s: %r -> %r, score %.4g", predictor, trial.before, trial.after, trial.score)
-        return trial.accepted
+        return accepted
+
+    def _tried_as(self, text: str, candidate: Candidate) -> Tried:
+        num_scored = self._board.num_scored(candidate)
+        score = self._board.total(candidate) / num_scored if num_scored else None
+        return Tried(text[:MAX_CHARS], score, num_scored)
 
     def _mean(self, candidate: Candidate) -> float:
         return self._board.total(candidate) / len(self._board.examples)

@@ -11,6 +11,21 @@ from typing import Any
 
 from dspy_diffusion_infill.prompts.candidates import Candidate, Rejected, changed_span
 
+MAX_CHARS = 500
+"""Of a text that did not get in; longer ones are cut in the logs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One filling that competed."""
+
+    text: str
+    """At most `MAX_CHARS` characters of it."""
+    score: float | None
+    """Mean over the examples it was scored on; None if on none."""
+    num_scored: int
+    """Examples it was scored on, until it won, lost, or could no longer win."""
+
 
 @dataclass(frozen=True, slots=True)
 class Trial:
@@ -25,12 +40,17 @@ class Trial:
     after: str | None
     """Text that took its place; None if nothing was better."""
     num_candidates: int
+    candidates: tuple[Tried, ...]
+    """The fillings that competed, the likeliest first."""
     rejected: tuple[Rejected, ...]
     score: float
     """Mean score of the incumbent after the decision."""
     gain: float
     """What the accepted text added to the mean score; 0 if none was accepted."""
     metric_calls: int
+    """Spent on this window."""
+    spent: int
+    """Metric calls of the whole run up to the decision."""
 
     @property
     def accepted(self) -> bool:
