@@ -84,6 +84,7 @@ def test_an_answer_that_cannot_be_parsed_counts_as_the_lowest_score():
         board = evaluator(lambda e, p: -2.0, program)
         run(board, VAGUE, WARM)
     assert (board.total(VAGUE), board.total(WARM), board.num_failures) == (-16.0, -16.0, 8)
+    assert (board.num_failed(VAGUE), board.num_failed(WARM)) == (0, 8)
 
 
 class Broken(dspy.Module):

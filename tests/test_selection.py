@@ -7,6 +7,9 @@ from hypothesis import strategies as st
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.search.selection import Selection, select
 
+FAILED = -1.0
+"""A score that stands for a run that failed."""
+
 
 class Table:
     """A board over a table of scores: row 0 is the incumbent, scored already. Candidates are named by row."""
@@ -31,6 +34,9 @@ class Table:
 
     def total(self, candidate):
         return sum(self.seen[candidate].values())
+
+    def num_failed(self, candidate):
+        return sum(self.rows[candidate][n] == FAILED for n in self.seen[candidate])
 
     def highest(self):
         return max(score for scores in self.seen for score in scores.values())
@@ -76,6 +82,14 @@ def test_hopeless_candidates_stop_at_the_first_block():
     table = Table([incumbent, hopeless, winner])
     assert table.select("race") == 2
     assert table.calls == 4 + 12  # one block, and the winner in full
+
+
+def test_a_candidate_that_failed_three_times_in_the_first_block_is_dropped():
+    incumbent, thrice, twice = [-2.0] * 8, [FAILED] * 3 + [1.0] * 5, [FAILED] * 2 + [0.0] * 6
+    table = Table([incumbent, thrice, twice])
+    assert table.select("race") == 2
+    assert table.calls == 4 + 8
+    assert Table([incumbent, thrice, twice]).select("full") == 1
 
 
 def test_a_perfect_incumbent_costs_no_call():

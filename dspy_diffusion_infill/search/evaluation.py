@@ -112,6 +112,10 @@ class Evaluator:
         runs = self.runs(candidate)
         return self.total(candidate) / len(runs) if runs and len(runs) == len(self.examples) else None
 
+    def num_failed(self, candidate: Candidate) -> int:
+        """How many of the candidate's runs failed by its own fault."""
+        return sum(run.failure is not None for run in self.runs(candidate).values())
+
     def highest(self) -> float:
         """The highest score seen."""
         return self._highest

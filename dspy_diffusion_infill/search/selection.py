@@ -14,6 +14,8 @@ from dspy_diffusion_infill.prompts.candidates import Candidate
 
 BLOCK = 4
 """Examples between two looks at a race; small, so that hopeless candidates stop early."""
+MAX_FAILURES = 3
+"""Failures in the first block that drop a candidate."""
 TOLERANCE = 1e-9
 """Sums of scores that differ by less are a tie."""
 
@@ -29,7 +31,8 @@ class Selection:
 
     rule: Literal["race", "full"] = "race"
     """`full` scores every candidate on every example. `race` drops a candidate as soon as it could not win
-    even with `max_score` on all examples left: the same winner for fewer metric calls."""
+    even with `max_score` on all examples left: the same winner for fewer metric calls. It also drops one that
+    failed three times (an answer that cannot be parsed) in the first block."""
     shots: int = 8
     """Examples with reference outputs that a canvas shows the infiller; fewer if they do not fit."""
     max_score: float = 1.0
@@ -66,6 +69,10 @@ class Board(Protocol):
         """Sum of the candidate's scores on the examples that count, as far as it has any."""
         ...
 
+    def num_failed(self, candidate: Candidate) -> int:
+        """How many of the candidate's runs failed by its own fault."""
+        ...
+
     def highest(self) -> float:
         """The highest score that any candidate ever had on an example."""
         ...
@@ -93,12 +100,15 @@ def select(
 class _Race:
     def __init__(self, field: Sequence[Candidate], board: Board, selection: Selection) -> None:
         self.field, self.board, self.selection = field, board, selection
+        self.broken = set[int]()
 
     def run(self) -> None:
         """All run the first block; the most promising runs to the end; the others follow block by block."""
         num_examples = len(self.board.examples)
         if not self._advance(self._hopeful(), BLOCK):
             return
+        if self.selection.rule == "race":
+            self.broken = {n for n in self._hopeful() if self.board.num_failed(self.field[n]) >= MAX_FAILURES}
         promising = max(self._hopeful(), key=self._total, default=None)
         if promising is None or not self._advance([promising], num_examples):
             return
@@ -122,7 +132,7 @@ class _Race:
         return best
 
     def _hopeful(self) -> list[int]:
-        """Those not yet scored in full that could still take the lead."""
+        """Those neither broken nor yet scored in full that could still take the lead."""
         leader = self._leader()
         bar = self._total(leader)
 
@@ -130,7 +140,8 @@ class _Race:
             margin = self._total(n) + self._max_score() * left - bar
             return margin > TOLERANCE or (n < leader and margin > -TOLERANCE)
 
-        return [n for n in range(1, len(self.field)) if (left := self._left(n)) and could_lead(n, left)]
+        runners = [n for n in range(1, len(self.field)) if n not in self.broken]
+        return [n for n in runners if (left := self._left(n)) and could_lead(n, left)]
 
     def _max_score(self) -> float:
         bounded = self.selection.rule == "race" and self.board.highest() <= self.selection.max_score
