@@ -13,24 +13,24 @@ from dspy.teleprompt import Teleprompter
 from dspy.utils.callback import BaseCallback
 
 from dspy_diffusion_infill.errors import SettingsError
-from dspy_diffusion_infill.prompts.candidates import Candidate
 from dspy_diffusion_infill.prompts.canvas import Denoising, Infiller
-from dspy_diffusion_infill.prompts.conditioning import Conditioning
 from dspy_diffusion_infill.prompts.guards import Guard
 from dspy_diffusion_infill.prompts.locks import LockSetting, check_locks
-from dspy_diffusion_infill.prompts.program import copy_program, with_instructions
+from dspy_diffusion_infill.prompts.program import copy_program, instructions_of, with_instructions
 from dspy_diffusion_infill.prompts.protocols import program_locks
 from dspy_diffusion_infill.prompts.windows import SlidingWindow
-from dspy_diffusion_infill.search.base import BaseResult, metric_of, run_base
-from dspy_diffusion_infill.search.budget import Budget, Meter, Preset, check_budget, resolve_budget
+from dspy_diffusion_infill.search.base import BaseResult, check_base_arguments, metric_of, run_base
+from dspy_diffusion_infill.search.budget import Budget, Meter, Preset, resolve_budget
+from dspy_diffusion_infill.search.estimate import Estimate, count_windows, estimate
 from dspy_diffusion_infill.search.evaluation import Evaluator
 from dspy_diffusion_infill.search.infilling import Search
 from dspy_diffusion_infill.search.metrics import Metric
 from dspy_diffusion_infill.search.proposals import Proposer
 from dspy_diffusion_infill.search.selection import Selection
-from dspy_diffusion_infill.search.settings import plain_settings
-from dspy_diffusion_infill.search.start import Calls, conditioning_calls, score_start
+from dspy_diffusion_infill.search.settings import check_settings, plain_settings
+from dspy_diffusion_infill.search.start import conditioning_calls, score_start
 from dspy_diffusion_infill.search.task import Task, make_task
+from dspy_diffusion_infill.search.usage import Usage, check_prices, lms_of, warn_if_uncounted
 from dspy_diffusion_infill.serving.connect import connect
 
 logger = logging.getLogger(__name__)
@@ -143,9 +143,10 @@ class DiffusionInfill(Teleprompter):
             EvaluationError: If the program failed for a reason that says nothing about its prompt.
         """
         task = make_task(student, trainset, valset)
-        self._check_base_arguments(teacher, base_kwargs)
+        check_base_arguments(self.base, teacher, base_kwargs)
         infiller = connect(self.infiller, self.denoising)
         meter = Meter(resolve_budget(self.budget, len(task.valset)))
+        check_prices(meter.budget, lms_of(task.student))
         self._announce(task, meter.budget, infiller)
         evaluator = functools.partial(
             Evaluator,
@@ -154,17 +155,32 @@ class DiffusionInfill(Teleprompter):
             num_threads=self.num_threads or dspy.settings.num_threads,
             max_unscored=self.selection.max_unscored,
         )
-        with dspy.context(callbacks=[*dspy.settings.callbacks, *self.callbacks]):
+        usage = Usage(meter, outer=dspy.settings.usage_tracker)
+        with dspy.context(callbacks=[*dspy.settings.callbacks, *self.callbacks], usage_tracker=usage):
             found = self._run_base(task, meter, {"teacher": teacher, "valset": valset}, base_kwargs or {})
             board = evaluator(found.program, examples=task.valset, role="valset")
             if metric_of(self.base) == self._metric().function:
                 found.hand_over(board.add)
             start = score_start(found, task.student, board)
+            warn_if_uncounted(meter)
             calls = conditioning_calls(start, found, task, board, evaluator, shots=self.selection.shots)
+            proposer = Proposer(
+                start,
+                program=found.program,
+                task=task,
+                calls=calls,
+                infiller=infiller,
+                masking=self.masking,
+                lock=self.lock,
+                guard=Guard() if self.guard == "auto" else self.guard,
+                shots=self.selection.shots,
+                num_candidates=self.denoising.num_candidates,
+                seed=self.seed,
+            )
             search = Search(
                 start,
                 board=board,
-                proposer=self._proposer(task, found.program, start, infiller, calls),
+                proposer=proposer,
                 selection=self.selection,
                 meter=meter,
                 passes=self.masking.passes,
@@ -177,6 +193,29 @@ class DiffusionInfill(Teleprompter):
         run = {"stop_reason": reason, **base, "settings": self.get_params()}
         vars(tuned).update(search.reports(run))
         return tuned
+
+    def estimate(
+        self,
+        student: dspy.Module,
+        *,
+        trainset: list[dspy.Example],
+        valset: list[dspy.Example] | None = None,
+    ) -> Estimate:
+        """Say what `compile` may cost, without calling an LM; the infiller is asked for its tokens alone.
+
+        Takes what `compile` takes, and raises what it raises before anything is spent.
+        """
+        task = make_task(student, trainset, valset)
+        budget = resolve_budget(self.budget, len(task.valset))
+        infiller = connect(self.infiller, self.denoising)
+        locks = program_locks(task.student, self.lock)
+        return estimate(
+            budget,
+            count_windows(instructions_of(task.student), self.masking, locks, infiller),
+            num_examples=len(task.valset),
+            num_candidates=self.denoising.num_candidates,
+            has_base=self.base is not None,
+        )
 
     def get_params(self) -> dict[str, Any]:
         """The settings, as plain data that a tracker can log."""
@@ -191,26 +230,10 @@ class DiffusionInfill(Teleprompter):
         return Metric(function)
 
     def _check_settings(self) -> None:
-        if self.base is not None and not isinstance(self.base, Teleprompter):
-            raise SettingsError(f"base must be a DSPy optimizer, or None; got {self.base!r}.")
-        for name, kind in (("masking", SlidingWindow), ("denoising", Denoising), ("selection", Selection)):
-            if not isinstance(getattr(self, name), kind):
-                raise SettingsError(f"{name} must be a {kind.__name__}; got {getattr(self, name)!r}.")
-        if self.num_threads is not None and self.num_threads < 1:
-            raise SettingsError(f"num_threads must be at least 1, or None; got {self.num_threads}.")
-        if self.guard not in ("auto", None) and not isinstance(self.guard, Guard):
-            raise SettingsError(f"guard must be 'auto', a Guard, or None; got {self.guard!r}.")
-        check_budget(self.budget)
+        check_base_arguments(self.base, None, None)
+        check_settings(vars(self))
         check_locks(self.lock)
         self._metric()
-
-    def _check_base_arguments(
-        self, teacher: dspy.Module | None, base_kwargs: Mapping[str, Any] | None
-    ) -> None:
-        if base_kwargs and self.base is None:
-            raise SettingsError(f"base_kwargs must be left out without a base; got {sorted(base_kwargs)}.")
-        if teacher is not None and self.base is None:
-            logger.warning("The teacher has no part in this run: it would be handed to the base.")
 
     def _announce(self, task: Task, budget: Budget, infiller: Infiller) -> None:
         share = f", at most {budget.base_share:.0%} of it by {type(self.base).__name__}" if self.base else ""
@@ -223,26 +246,4 @@ class DiffusionInfill(Teleprompter):
         if self.base is None:
             return BaseResult(copy_program(task.student))
         threads = {"num_threads": self.num_threads, "eval_kwargs": {"num_threads": self.num_threads}}
-        found = run_base(self.base, task, optional={**optional, **threads}, required=required, meter=meter)
-        name, stopped = type(self.base).__name__, " and was stopped there" if found.stopped else ""
-        logger.info("%s spent %d metric calls%s.", name, meter.spent, stopped)
-        if found.error is not None:
-            logger.warning("%s failed; the search starts from the student. %s", name, found.error)
-        return found
-
-    def _proposer(
-        self, task: Task, program: dspy.Module, start: Candidate, infiller: Infiller, calls: Calls
-    ) -> Proposer:
-        conditioning = Conditioning(program, task.trainset, calls, shots=self.selection.shots, seed=self.seed)
-        return Proposer(
-            program,
-            start,
-            infiller=infiller,
-            conditioning=conditioning,
-            masking=self.masking,
-            locks=program_locks(program, self.lock),
-            guard=Guard() if isinstance(self.guard, str) else self.guard,
-            examples=[str(value) for example in task.trainset + task.valset for value in example.values()],
-            num_candidates=self.denoising.num_candidates,
-            seed=self.seed,
-        )
+        return run_base(self.base, task, optional={**optional, **threads}, required=required, meter=meter)

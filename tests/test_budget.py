@@ -30,9 +30,11 @@ def test_an_unknown_preset_is_refused(word):
 @pytest.mark.parametrize(
     ("caps", "message"),
     [
-        ({}, "must set metric_calls or seconds"),
+        ({}, "must set one of metric_calls, seconds, tokens, usd; got none"),
         ({"metric_calls": 0}, "metric_calls must be at least 1, or None; got 0"),
         ({"seconds": 0}, "seconds must be above 0, or None; got 0"),
+        ({"tokens": 0}, "tokens must be above 0, or None; got 0"),
+        ({"usd": -0.5}, "usd must be above 0, or None; got -0.5"),
         ({"seconds": float("nan")}, "seconds must be above 0, or None; got nan"),
         ({"metric_calls": 9, "base_share": 0}, "base_share must be above 0 and at most 1; got 0"),
     ],
@@ -76,4 +78,25 @@ def test_time_runs_out():
     clock.now += 5
     assert (meter.take(1), meter.take(1, share=0.5), meter.spent_cap) == (1, 0, None)
     clock.now += 5
-    assert (meter.take(1), meter.out_of_time, meter.spent_cap, meter.seconds) == (0, True, "seconds: 10", 10)
+    assert (meter.take(1), meter.reached(), meter.spent_cap, meter.seconds) == (
+        0,
+        "seconds: 10",
+        "seconds: 10",
+        10,
+    )
+
+
+def test_tokens_and_dollars_run_out():
+    meter = Meter(Budget(tokens=1_000_000, usd=0.5))
+    meter.add(tokens=600_000, usd=0.2)
+    assert (meter.take(1), meter.take(1, share=0.5), meter.reached()) == (1, 0, None)
+    meter.add(tokens=400_000, usd=0.2)
+    assert (meter.take(1), meter.spent_cap) == (0, "tokens: 1000000")
+    dear = Meter(Budget(usd=0.5))
+    dear.add(tokens=1, usd=0.5)
+    assert dear.spent_cap == "usd: 0.5"
+
+
+def test_the_caps_are_told_in_words():
+    budget = Budget(metric_calls=1_234_567, seconds=9.5, tokens=10, usd=0.25)
+    assert budget.describe() == "1234567 metric calls, 9.5 seconds, 10 tokens, 0.25 usd"

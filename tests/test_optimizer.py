@@ -9,6 +9,7 @@ import dspy
 import pytest
 from dspy.teleprompt import COPRO, GEPA, BetterTogether, Teleprompter
 from dspy.utils.callback import BaseCallback
+from dspy.utils.usage_tracker import UsageTracker
 
 from dspy_diffusion_infill import (
     Budget,
@@ -21,7 +22,7 @@ from dspy_diffusion_infill import (
 )
 from dspy_diffusion_infill.errors import EvaluationError, InfillerUnavailableError, MetricError, SettingsError
 from dspy_diffusion_infill.prompts.program import instructions_of
-from dspy_diffusion_infill.search import failures
+from dspy_diffusion_infill.search import failures, usage
 from tests.doubles import ScriptedInfiller, exact, obey, reviews, rule_lm, system_text
 from tests.test_base import propose_or_obey
 
@@ -451,6 +452,57 @@ def test_the_cost_is_logged_before_the_first_call(student, lm, caplog):
     first, second = [record.getMessage() for record in caplog.records][:2]
     assert first == "This run may spend 480 metric calls."
     assert second == "It selects on 16 examples, with fillings of silent."
+
+
+def test_the_cost_is_estimated_without_a_call(student, lm):
+    student.signature = student.signature.with_instructions("a b c d")
+    masking = SlidingWindow(window=2, stride=1, mask=2)
+    run = optimizer(masking=masking, base=COPRO(metric=exact), budget="light")
+    found = run.estimate(student, trainset=reviews())
+    assert (found.metric_calls, found.base_metric_calls, found.start_metric_calls) == (160, 80, 16)
+    assert (found.lm_calls_per_metric_call, found.windows, found.fillings_per_pass) == (1, {"self": 3}, 9)
+    assert str(found).startswith(
+        "Metric calls: at most 160, 16 of them to score the start; LM calls in each: 1;"
+    )
+    assert lm.engine.num_calls == 0
+
+
+def test_tokens_end_a_run(student, lm):
+    # each call of the double costs a token in and a token out
+    outer = UsageTracker()
+    with dspy.context(usage_tracker=outer):
+        tuned = optimizer(budget=Budget(tokens=70), num_threads=2).compile(student, trainset=reviews())
+    results = tuned.detailed_results
+    assert results["stop_reason"] == "budget spent (tokens: 70)"
+    assert 70 <= results["tokens"] == 2 * lm.engine.num_calls <= 70 + 2
+    assert sum(entry["total_tokens"] for entry in outer.usage_data["rule/test"]) == results["tokens"]
+
+
+def test_the_base_pays_with_the_same_tokens(student, lm):
+    base = optimizer(ScriptedInfiller("Be warm"), budget="light")
+    tuned = optimizer(base=base, budget=Budget(tokens=100)).compile(student, trainset=reviews())
+    assert tuned.detailed_results["base_stopped"]
+    assert tuned.detailed_results["tokens"] == 2 * lm.engine.num_calls <= 100 + 2
+
+
+def test_dollars_end_a_run(student, lm, monkeypatch):
+    monkeypatch.setattr(usage, "price_of", lambda name: {"rule/test": (0.01, 0.02)}[name])
+    tuned = optimizer(budget=Budget(usd=0.9), num_threads=1).compile(student, trainset=reviews())
+    assert tuned.detailed_results["stop_reason"] == "budget spent (usd: 0.9)"
+    assert lm.engine.num_calls == 30
+
+
+def test_a_cap_in_dollars_is_refused_where_no_price_is_known(student, lm, monkeypatch):
+    monkeypatch.setattr(usage, "price_of", lambda name: None)
+    with pytest.raises(SettingsError, match=r"no price is known, .*got LMs \['rule/test'\]"):
+        optimizer(budget=Budget(usd=1.0)).compile(student, trainset=reviews())
+    assert lm.engine.num_calls == 0
+
+
+def test_a_cap_on_tokens_that_may_never_be_reached_is_told(student, caplog, monkeypatch):
+    monkeypatch.setattr(usage.Usage, "add_usage", lambda self, lm, entry: None)
+    optimizer(budget=Budget(tokens=5)).compile(student, trainset=reviews())
+    assert "No tokens were counted while the start was scored" in caplog.text
 
 
 def test_callbacks_hear_of_this_run_alone(student):

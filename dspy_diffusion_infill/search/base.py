@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import copy
-import functools
 import inspect
 import io
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import dspy
 from dspy.teleprompt import Teleprompter
-from dspy.utils.callback import BaseCallback
 
-from dspy_diffusion_infill.errors import MetricError, SettingsError, Unscored
+from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.prompts.candidates import Candidate
-from dspy_diffusion_infill.prompts.program import copy_program, instructions_of, with_instructions
+from dspy_diffusion_infill.prompts.program import copy_program
 from dspy_diffusion_infill.search import failures
 from dspy_diffusion_infill.search.budget import Meter
+from dspy_diffusion_infill.search.harvest import METRIC_NAMES, Counter, Evaluated, Harvest, Stop, snapshot
 from dspy_diffusion_infill.search.task import Task
 
-METRIC_NAMES = ("metric", "metric_fn")
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluated:
-    """A program as the base evaluated it, and its scores by validation example."""
-
-    instructions: Candidate
-    demos: dict[str, list[Any]]
-    models: dict[str, str | None]
-    """Name of the LM set on each predictor."""
-    scores: Mapping[int, float]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -49,20 +37,32 @@ class BaseResult:
 
     def hand_over(self, add: Callable[[Candidate, int, float], None]) -> None:
         """Pass on every score of a program that differs from `program` in its instructions alone."""
-        same = _snapshot(self.program, {})
+        same = snapshot(self.program, {})
         for found in self.evaluated:
             if (found.demos, found.models) == (same.demos, same.models):
                 for example, score in found.scores.items():
                     add(found.instructions, example, score)
 
 
-class _Stop(BaseException):
-    """Raised through the base: optimizers swallow or rename ordinary exceptions from a metric."""
-
-
 def metric_of(base: Teleprompter | None) -> Callable[..., Any] | None:
     """The metric a base optimizer was built with, if any."""
     return next((found for name in METRIC_NAMES if (found := getattr(base, name, None)) is not None), None)
+
+
+def check_base_arguments(
+    base: object, teacher: dspy.Module | None, base_kwargs: Mapping[str, Any] | None
+) -> None:
+    """Check that what is only for a base optimizer comes with one.
+
+    Raises:
+        SettingsError: If not.
+    """
+    if base is not None and not isinstance(base, Teleprompter):
+        raise SettingsError(f"base must be a DSPy optimizer, or None; got {base!r}.")
+    if base_kwargs and base is None:
+        raise SettingsError(f"base_kwargs must be left out without a base; got {sorted(base_kwargs)}.")
+    if teacher is not None and base is None:
+        logger.warning("The teacher has no part in this run: it would be handed to the base.")
 
 
 def run_base(
@@ -92,8 +92,8 @@ def run_base(
         Exception: What the base raised, if a service refuses this user.
     """
     student = task.student
-    harvest = _Harvest(task.valset)
-    counter = _Counter(meter)
+    harvest = Harvest(task.valset)
+    counter = Counter(meter)
     arguments = _arguments(base, optional, required)
     given = copy_program(student)
     given._compiled = False  # several optimizers refuse a program that another one has marked
@@ -102,7 +102,7 @@ def run_base(
     with contextlib.redirect_stdout(io.StringIO()), dspy.context(callbacks=callbacks):
         try:
             found.program = counter.counted(base).compile(given, trainset=list(task.trainset), **arguments)
-        except _Stop:
+        except Stop:
             found.stopped, found.program = True, harvest.best(student)
         except Exception as error:
             if failures.is_refusal(error):
@@ -110,7 +110,15 @@ def run_base(
             found.error = failures.describe(error)
     counter.check()
     keep_lms(found.program, student)
+    _tell(type(base).__name__, found, meter)
     return found
+
+
+def _tell(name: str, found: BaseResult, meter: Meter) -> None:
+    stopped = " and was stopped there" if found.stopped else ""
+    logger.info("%s spent %d metric calls%s.", name, meter.spent, stopped)
+    if found.error is not None:
+        logger.warning("%s failed; the search starts from the student. %s", name, found.error)
 
 
 def keep_lms(program: dspy.Module, student: dspy.Module) -> None:
@@ -120,13 +128,6 @@ def keep_lms(program: dspy.Module, student: dspy.Module) -> None:
         lm = originals.get(name)
         if lm is not None and (predictor.lm is None or predictor.lm.model == lm.model):
             predictor.lm = lm
-
-
-def _snapshot(program: dspy.Module, scores: Mapping[int, float]) -> Evaluated:
-    predictors = dict(program.named_predictors())
-    demos = {name: [dict(demo) for demo in predictor.demos] for name, predictor in predictors.items()}
-    models = {name: predictor.lm and predictor.lm.model for name, predictor in predictors.items()}
-    return Evaluated(instructions_of(program), demos, models, scores)
 
 
 def _arguments(
@@ -141,86 +142,3 @@ def _arguments(
         )
     fitting = {name: value for name, value in optional.items() if name in taken and value is not None}
     return {**fitting, **required}
-
-
-class _Counter:
-    """Wraps the metrics of an optimizer, and of the optimizers inside it."""
-
-    def __init__(self, meter: Meter) -> None:
-        self.error: MetricError | None = None
-        self._meter = meter
-
-    def check(self) -> None:
-        """Raise what the metric raised, whatever the optimizer made of it."""
-        if self.error is not None:
-            raise self.error
-
-    def counted(self, optimizer: Teleprompter) -> Teleprompter:
-        counted = copy.copy(optimizer)
-        for name in METRIC_NAMES:
-            if (metric := getattr(counted, name, None)) is not None:
-                setattr(counted, name, self._wrap(metric))
-        if isinstance(inner := getattr(counted, "base", None), Teleprompter):
-            vars(counted)["base"] = self.counted(inner)
-        if isinstance(many := getattr(counted, "optimizers", None), Mapping):  # BetterTogether
-            vars(counted)["optimizers"] = {name: self.counted(inner) for name, inner in many.items()}
-        return counted
-
-    def _wrap(self, metric: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(metric, updated=())
-        def counted(*args: Any, **kwargs: Any) -> Any:
-            if self.error is not None or not self._meter.take(1, share=self._meter.budget.base_share):
-                raise _Stop
-            try:
-                return metric(*args, **kwargs)
-            except Unscored:
-                raise
-            except Exception as error:
-                if failures.is_outage(error):
-                    raise
-                example = args[0] if args else kwargs
-                self.error = MetricError(f"metric raised {type(error).__name__} on {example!r}: {error}")
-                self.error.__cause__ = error
-                raise _Stop from error
-
-        return counted
-
-
-class _Harvest(BaseCallback):
-    """Listens to the evaluations of the base."""
-
-    def __init__(self, valset: Sequence[dspy.Example]) -> None:
-        self.evaluated: list[Evaluated] = []
-        self._valset = {id(example): n for n, example in enumerate(valset)}
-        self._running: dict[str, Evaluated] = {}
-
-    def on_evaluate_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
-        """Remember the program as it is now; optimizers go on to change it."""
-        self._running[call_id] = _snapshot(inputs["program"], {})
-
-    def on_evaluate_end(
-        self, call_id: str, outputs: Any | None, exception: BaseException | None = None
-    ) -> None:
-        """Keep the scores of validation examples."""
-        scores = {
-            self._valset[id(example)]: float(score)
-            for example, prediction, score in (outputs.results if outputs is not None else ())
-            if id(example) in self._valset and _succeeded(prediction)
-        }
-        self.evaluated.append(replace(self._running.pop(call_id), scores=scores))
-
-    def best(self, student: dspy.Module) -> dspy.Module:
-        """The best program evaluated on the whole valset, the earliest of several; else the student."""
-        complete = [found for found in self.evaluated if len(found.scores) == len(self._valset)]
-        best = max(complete, key=lambda found: sum(found.scores.values()), default=_snapshot(student, {}))
-        program = with_instructions(student, best.instructions)
-        for name, predictor in program.named_predictors():
-            predictor.demos = [dspy.Example(demo) for demo in best.demos[name]]
-        return program
-
-
-def _succeeded(prediction: Any) -> bool:
-    """Whether a prediction is the program's own: DSPy puts an empty one in place of a failure."""
-    if isinstance(prediction, tuple):  # with its trace, as GEPA wants it
-        prediction = prediction[0]
-    return isinstance(prediction, dspy.Prediction) and bool(prediction.keys())

@@ -16,6 +16,8 @@ from dspy_diffusion_infill.errors import SettingsError
 Preset = Literal["light", "medium", "heavy"]
 CALLS_PER_EXAMPLE: dict[str, int] = {"light": 10, "medium": 30, "heavy": 80}
 """Metric calls per validation example that each preset allows."""
+CAPS = ("metric_calls", "seconds", "tokens", "usd")
+"""What a budget can cap."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,19 +32,22 @@ class Budget:
     metric_calls: int | None = None
     """Program runs scored. Never overrun, at any number of threads."""
     seconds: float | None = None
-    """Wall-clock time from the start of `compile`; overrun by at most the calls in flight."""
+    """Wall-clock time from the start of `compile`; overrun by the calls in flight at most, as the two below."""
+    tokens: int | None = None
+    """In and out of every LM called in the run, as DSPy reports them; answers from the cache are free."""
+    usd: float | None = None
+    """US dollars for these tokens, at LiteLLM's list prices; refused where it knows no price."""
     base_share: float = 0.5
     """Share of the caps that the base optimizer may use; above 0, at most 1."""
 
     def __post_init__(self) -> None:
-        if self.metric_calls is None and self.seconds is None:
-            raise SettingsError(
-                "A budget must set metric_calls or seconds; got neither. A run is never unlimited."
-            )
+        if all(getattr(self, cap) is None for cap in CAPS):
+            raise SettingsError(f"A budget must set one of {', '.join(CAPS)}; got none. No run is unlimited.")
         if self.metric_calls is not None and self.metric_calls < 1:
             raise SettingsError(f"metric_calls must be at least 1, or None; got {self.metric_calls}.")
-        if self.seconds is not None and not self.seconds > 0:
-            raise SettingsError(f"seconds must be above 0, or None; got {self.seconds}.")
+        for name in CAPS[1:]:
+            if (cap := getattr(self, name)) is not None and not cap > 0:
+                raise SettingsError(f"{name} must be above 0, or None; got {cap}.")
         if not 0 < self.base_share <= 1:
             raise SettingsError(f"base_share must be above 0 and at most 1; got {self.base_share}.")
 
@@ -53,8 +58,8 @@ class Budget:
             >>> Budget(metric_calls=200, seconds=600).describe()
             '200 metric calls, 600 seconds'
         """
-        caps = ((self.metric_calls, "metric calls"), (self.seconds, "seconds"))
-        return ", ".join(f"{cap:g} {unit}" for cap, unit in caps if cap is not None)
+        caps = {name: cap for name in CAPS if (cap := getattr(self, name)) is not None}
+        return ", ".join(f"{cap:.12g} {name.replace('_', ' ')}" for name, cap in caps.items())
 
 
 def check_budget(budget: object) -> None:
@@ -81,7 +86,7 @@ def resolve_budget(budget: Preset | Budget, num_examples: int) -> Budget:
 
 
 class Meter:
-    """Hands out permits for metric calls, and keeps the time. Safe to share between threads.
+    """Hands out permits for metric calls, keeps the time, and adds up. Safe to share between threads.
 
     What is granted is spent unless it is returned, so the cap on metric calls holds exactly.
 
@@ -94,6 +99,8 @@ class Meter:
     def __init__(self, budget: Budget, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.budget = budget
         self.spent = 0
+        """Metric calls."""
+        self.tokens, self.usd = 0, 0.0
         self._clock = clock
         self._start = clock()
         self._lock = threading.Lock()
@@ -108,12 +115,21 @@ class Meter:
         """The cap that is reached, in words; None while there is budget left."""
         if self.budget.metric_calls is not None and self.spent >= self.budget.metric_calls:
             return f"metric_calls: {self.budget.metric_calls}"
-        return f"seconds: {self.budget.seconds:g}" if self.out_of_time else None
+        return self.reached()
 
-    @property
-    def out_of_time(self) -> bool:
-        """Whether the cap on seconds is reached."""
-        return self.budget.seconds is not None and self.seconds >= self.budget.seconds
+    def reached(self, share: float = 1.0) -> str | None:
+        """The cap on seconds, tokens or dollars of which this share is used up, in words."""
+        for name in CAPS[1:]:
+            cap = getattr(self.budget, name)
+            if cap is not None and getattr(self, name) >= share * cap:
+                return f"{name}: {cap:.12g}"
+        return None
+
+    def add(self, *, tokens: int, usd: float) -> None:
+        """Count what an LM call used."""
+        with self._lock:
+            self.tokens += tokens
+            self.usd += usd
 
     def take(self, num_calls: int, *, share: float = 1.0) -> int:
         """Ask for permits; as many as are left are granted.
@@ -123,7 +139,7 @@ class Meter:
             share: Of the caps, the part that this caller may use up.
         """
         with self._lock:
-            if self.budget.seconds is not None and self.seconds >= share * self.budget.seconds:
+            if self.reached(share):
                 return 0
             cap = self.budget.metric_calls
             granted = num_calls if cap is None else max(0, min(num_calls, int(share * cap) - self.spent))

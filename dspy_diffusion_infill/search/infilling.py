@@ -99,6 +99,8 @@ class Search:
             "num_failures": board.num_failures,
             "unscored": dict(board.unscored),
             "metric_calls": self._meter.spent,
+            "tokens": self._meter.tokens,
+            "usd": self._meter.usd if self._meter.budget.usd is not None else None,
             "seconds": self._meter.seconds,
             **run,
         }

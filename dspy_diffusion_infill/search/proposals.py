@@ -6,7 +6,6 @@ import functools
 import random
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
 
 import dspy
 
@@ -14,45 +13,52 @@ from dspy_diffusion_infill.prompts.candidates import Candidate, Rejected, propos
 from dspy_diffusion_infill.prompts.canvas import Infiller
 from dspy_diffusion_infill.prompts.conditioning import Conditioning
 from dspy_diffusion_infill.prompts.guards import Guard, word_grams
-from dspy_diffusion_infill.prompts.locks import Lock, locked_spans
+from dspy_diffusion_infill.prompts.locks import LockSetting, locked_spans
+from dspy_diffusion_infill.prompts.protocols import program_locks
 from dspy_diffusion_infill.prompts.render import render_window
 from dspy_diffusion_infill.prompts.windows import SlidingWindow, Window
 from dspy_diffusion_infill.search import failures
+from dspy_diffusion_infill.search.start import Calls
+from dspy_diffusion_infill.search.task import Task
 
 
 class Proposer:
     """Proposes new instructions for one window at a time.
 
     Args:
-        program: Whose predictors are rendered. Not modified.
         start: Instructions at the start of the search; what they hold is allowed to stay.
+        program: Whose predictors are rendered. Not modified.
+        task: Its trainset conditions; none of its examples may be copied into instructions.
+        calls: By predictor, the fields of calls that condition where labels do not reach.
         infiller: Fills the windows.
-        conditioning: Examples for the canvases.
         masking: Which windows there are.
-        locks: What no window may touch, by predictor name.
+        lock: What no window may touch.
         guard: What may not get in; None lets everything in.
-        examples: Texts that a guard keeps from being copied.
+        shots: Examples a canvas, at most.
         num_candidates: Fillings a window.
-        seed: Of the fillings.
+        seed: Of the fillings, and of the order of examples.
     """
 
     def __init__(
         self,
-        program: dspy.Module,
         start: Candidate,
         *,
+        program: dspy.Module,
+        task: Task,
+        calls: Calls,
         infiller: Infiller,
-        conditioning: Conditioning,
         masking: SlidingWindow,
-        locks: Mapping[str, Sequence[Lock]],
+        lock: LockSetting,
         guard: Guard | None,
-        examples: Sequence[str],
+        shots: int,
         num_candidates: int,
         seed: int,
     ) -> None:
         self._predictors = dict(program.named_predictors())
-        self._start, self._infiller, self._conditioning = start, infiller, conditioning
-        self._masking, self._locks, self._guard = masking, locks, guard
+        self._start, self._infiller, self._masking, self._guard = start, infiller, masking, guard
+        self._conditioning = Conditioning(program, task.trainset, calls, shots=shots, seed=seed)
+        self._locks = program_locks(program, lock)
+        examples = [str(value) for example in task.trainset + task.valset for value in example.values()]
         self._grams = word_grams(examples, guard.copied_words) if guard else set()
         self._num_candidates, self._seed = num_candidates, seed
         self._visits: Counter[str] = Counter()

@@ -62,7 +62,7 @@ class Runner:
         """The error that every try ended in; nothing is run from then on."""
 
     def run_all(self, tasks: Sequence[Task]) -> list[Run | None]:
-        """Run in threads; None for those that time or an outage kept from running.
+        """Run in threads; None for those that a cap or an outage kept from running.
 
         Raises:
             EvaluationError: If a program failed for a reason that says nothing about its prompt.
@@ -94,7 +94,7 @@ class Runner:
         return run
 
     def _try(self, program: dspy.Module, example: int, keep_trace: bool) -> Run | None:
-        if self._meter.out_of_time or self._stop.is_set():
+        if self._meter.reached() or self._stop.is_set():
             return None
         where = f"{self._role} example {example}"
         # a trace of its own (Refine and BestOfN need one), and no growth of the global trace and history

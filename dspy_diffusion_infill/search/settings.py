@@ -1,4 +1,4 @@
-"""Settings as plain data, for reports and trackers.
+"""Settings: checked, and as plain data for reports and trackers.
 
 Pure: no dspy, no torch.
 """
@@ -11,7 +11,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
+from dspy_diffusion_infill.errors import SettingsError
+from dspy_diffusion_infill.prompts.canvas import Denoising
+from dspy_diffusion_infill.prompts.guards import Guard
+from dspy_diffusion_infill.prompts.windows import SlidingWindow
+from dspy_diffusion_infill.search.budget import check_budget
 from dspy_diffusion_infill.search.metrics import name_of
+from dspy_diffusion_infill.search.selection import Selection
 
 
 def plain_settings(settings: Mapping[str, object]) -> dict[str, Any]:
@@ -28,6 +34,23 @@ def plain_settings(settings: Mapping[str, object]) -> dict[str, Any]:
         else:
             plain[name] = _plain(value)
     return plain
+
+
+def check_settings(settings: Mapping[str, object]) -> None:
+    """Refuse what is not of its kind, by the names of `DiffusionInfill`.
+
+    Raises:
+        SettingsError: If a setting breaks its rule.
+    """
+    for name, kind in (("masking", SlidingWindow), ("denoising", Denoising), ("selection", Selection)):
+        if not isinstance(settings[name], kind):
+            raise SettingsError(f"{name} must be a {kind.__name__}; got {settings[name]!r}.")
+    threads, guard = settings["num_threads"], settings["guard"]
+    if threads is not None and not (isinstance(threads, int) and threads >= 1):
+        raise SettingsError(f"num_threads must be at least 1, or None; got {threads}.")
+    if guard not in ("auto", None) and not isinstance(guard, Guard):
+        raise SettingsError(f"guard must be 'auto', a Guard, or None; got {guard!r}.")
+    check_budget(settings["budget"])
 
 
 def _plain(value: object) -> Any:

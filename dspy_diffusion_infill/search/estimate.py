@@ -1,0 +1,81 @@
+"""What a run may cost, before anything is spent.
+
+Pure: no dspy, no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from dspy_diffusion_infill.prompts.candidates import Candidate
+from dspy_diffusion_infill.prompts.canvas import Infiller
+from dspy_diffusion_infill.prompts.locks import Lock, locked_spans
+from dspy_diffusion_infill.prompts.windows import SlidingWindow
+from dspy_diffusion_infill.search.budget import Budget
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What one `compile` may cost at most, as far as it is known before the base has run."""
+
+    metric_calls: int | None
+    """Cap on program runs; None if only other caps are set."""
+    base_metric_calls: int | None
+    """Of these, the most that the base may use."""
+    start_metric_calls: int
+    """Of these, what scoring the start costs, unless the base has done so."""
+    lm_calls_per_metric_call: int
+    """Predictors of the program; more if it calls one several times."""
+    windows: dict[str, int]
+    """Windows of a pass, by predictor."""
+    fillings_per_pass: int
+    """Asked of the infiller; the most candidates that a pass can score."""
+
+    def __str__(self) -> str:
+        calls = "unknown" if self.metric_calls is None else f"at most {self.metric_calls}"
+        return (
+            f"Metric calls: {calls}, {self.start_metric_calls} of them to score the start; LM calls in each: "
+            f"{self.lm_calls_per_metric_call}; windows in a pass: {sum(self.windows.values())}, with "
+            f"{self.fillings_per_pass} fillings."
+        )
+
+
+def estimate(
+    budget: Budget, windows: Mapping[str, int], *, num_examples: int, num_candidates: int, has_base: bool
+) -> Estimate:
+    """Put together what is known.
+
+    Args:
+        budget: The caps.
+        windows: Windows of a pass, by predictor.
+        num_examples: Validation examples.
+        num_candidates: Fillings a window.
+        has_base: Whether a base runs first.
+
+    Example:
+        >>> budget = Budget(metric_calls=90)
+        >>> found = estimate(budget, {"self": 3}, num_examples=9, num_candidates=8, has_base=False)
+        >>> found.metric_calls, found.start_metric_calls, found.fillings_per_pass
+        (90, 9, 24)
+    """
+    cap = budget.metric_calls
+    share = budget.base_share if has_base else 0.0
+    return Estimate(
+        metric_calls=cap,
+        base_metric_calls=None if cap is None else int(share * cap),
+        start_metric_calls=num_examples,
+        lm_calls_per_metric_call=len(windows),
+        windows=dict(windows),
+        fillings_per_pass=num_candidates * sum(windows.values()),
+    )
+
+
+def count_windows(
+    instructions: Candidate, masking: SlidingWindow, locks: Mapping[str, Sequence[Lock]], infiller: Infiller
+) -> dict[str, int]:
+    """How many windows each predictor's instructions have, clear of what is locked."""
+    return {
+        name: len(masking.windows(text, infiller.offsets(text), locked_spans(text, locks[name])))
+        for name, text in instructions.items()
+    }

@@ -1,0 +1,97 @@
+"""Tokens and dollars that language models cost, as DSPy reports them."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import dspy
+from dspy.utils.usage_tracker import UsageTracker
+
+from dspy_diffusion_infill.errors import SettingsError
+from dspy_diffusion_infill.search.budget import Budget, Meter
+
+logger = logging.getLogger(__name__)
+
+Price = tuple[float, float]
+"""US dollars for a token in, and for a token out."""
+
+
+class Usage(UsageTracker):
+    """Hands what each LM call used to a meter, from every thread. Answers from the cache use nothing.
+
+    DSPy gives each of its threads a copy of the tracker; this one's copy is itself.
+
+    Args:
+        meter: Adds up.
+        outer: The tracker in force until now; it hears of every call too.
+    """
+
+    def __init__(self, meter: Meter, outer: UsageTracker | None) -> None:
+        super().__init__()
+        self._meter, self._outer = meter, outer
+        self._prices: dict[str, Price | None] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Usage:
+        return self
+
+    def add_usage(self, lm: str, usage_entry: dict[str, Any]) -> None:
+        """Count one call."""
+        if self._outer is not None:
+            self._outer.add_usage(lm, usage_entry)
+        tokens_in, tokens_out = (usage_entry.get(f"{kind}_tokens") or 0 for kind in ("prompt", "completion"))
+        usd = 0.0
+        if self._meter.budget.usd is not None and (price := self._price(lm)) is not None:
+            usd = tokens_in * price[0] + tokens_out * price[1]
+        self._meter.add(tokens=tokens_in + tokens_out, usd=usd)
+
+    def _price(self, lm: str) -> Price | None:
+        if lm not in self._prices:
+            self._prices[lm] = price_of(lm)
+            if self._prices[lm] is None:
+                logger.warning("No price is known for %r: its calls do not count towards usd.", lm)
+        return self._prices[lm]
+
+
+def price_of(lm: str) -> Price | None:
+    """What LiteLLM's table says a model's tokens cost, without any discount; None if it does not know it."""
+    # slow to import, and only needed for a cap in dollars
+    known = importlib.import_module("litellm").model_cost
+    for name in (lm, lm.partition("/")[2]):
+        if (entry := known.get(name)) is not None and "input_cost_per_token" in entry:
+            return float(entry["input_cost_per_token"]), float(entry.get("output_cost_per_token") or 0)
+    return None
+
+
+def check_prices(budget: Budget, lms: Iterable[dspy.BaseLM]) -> None:
+    """Refuse a cap in dollars that could never be reached.
+
+    Raises:
+        SettingsError: If no price is known for one of the LMs.
+    """
+    if budget.usd is None:
+        return
+    unknown = sorted({lm.model for lm in lms if price_of(lm.model) is None})
+    if unknown:
+        raise SettingsError(
+            f"usd must be left out where no price is known, since it would cap nothing; got LMs {unknown}. "
+            "Set tokens, metric_calls or seconds."
+        )
+
+
+def warn_if_uncounted(meter: Meter) -> None:
+    """Warn, once the start is scored, of a cap on tokens or dollars that may never be reached."""
+    capped = meter.budget.tokens is not None or meter.budget.usd is not None
+    if capped and meter.tokens == 0:
+        logger.warning(
+            "No tokens were counted while the start was scored: its answers came from the cache, or the LM "
+            "reports no usage. In that case the caps on tokens and usd hold nothing back."
+        )
+
+
+def lms_of(program: dspy.Module) -> list[dspy.BaseLM]:
+    """The LM of each predictor: its own, else DSPy's setting."""
+    lms = [predictor.lm or dspy.settings.lm for _, predictor in program.named_predictors()]
+    return [lm for lm in lms if lm is not None]
