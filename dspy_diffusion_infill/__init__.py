@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from dspy_diffusion_infill._version import __version__
+from dspy_diffusion_infill.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from dspy_diffusion_infill.engine.lm import DiffusionLM
@@ -37,6 +38,8 @@ _HOMES = {
     "Unscored": "errors",
 }
 
+_ENGINE = {"numpy", "safetensors", "tokenizers", "torch", "transformers"}
+
 __all__ = [
     "Budget",
     "Canvas",
@@ -61,7 +64,13 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that none pays for the others."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    try:
+        module = importlib.import_module(f"{__name__}.{_HOMES[name]}")
+    except ModuleNotFoundError as error:
+        if error.name not in _ENGINE:
+            raise
+        raise MissingExtraError(name, "engine") from error
+    value = getattr(module, name)
     globals()[name] = value
     return value
 

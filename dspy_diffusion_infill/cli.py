@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,7 +42,8 @@ def demo(
     output: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("diffusion-infill-demo"),
 ) -> None:
     """Run the main job on a model and data that ship with the package."""
-    console.print("Infilling a vague instruction from 16 labelled reviews; half a minute on two cores.")
+    console.print("Infilling a vague instruction from 16 labelled reviews; about a minute on two cores.")
+    _quieten()
     from dspy_diffusion_infill.demo import NUM_SCORED, run_demo
 
     found = run_demo(lm=lm, seed=seed, output=output)
@@ -53,6 +57,13 @@ def demo(
     spent = f"{found.metric_calls} metric calls, {found.compile_s:.0f} s to compile"
     console.print(f"\n{spent}, {found.total_s:.0f} s in all.")
     console.print(Text(f"Report: {found.report}"))
+
+
+def _quieten() -> None:
+    """The table says what the libraries' own lines would."""
+    logging.getLogger("dspy.evaluate").setLevel(logging.WARNING)
+    with contextlib.suppress(ModuleNotFoundError):  # the demo itself says what to install
+        importlib.import_module("transformers.utils.logging").disable_progress_bar()
 
 
 def _marked(text: str, change: Mapping[str, Any]) -> Text:

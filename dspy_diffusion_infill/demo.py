@@ -126,7 +126,7 @@ def task_lm(name: str | None) -> dspy.LM:
     """The LM that answers: any `dspy.LM`, or the embedded model, which writes freely."""
     if name is not None:
         return dspy.LM(name, max_tokens=32)
-    from dspy_diffusion_infill.engine.lm import DiffusionLM
+    from dspy_diffusion_infill import DiffusionLM  # says what to install if torch is not
 
     return DiffusionLM("embedded", max_tokens=ANSWER_TOKENS)
 

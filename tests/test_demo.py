@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from statistics import mean
 
 import dspy
 import pytest
@@ -15,17 +16,16 @@ from dspy_diffusion_infill.demo import (
     NUM_SCORED,
     NUM_SHOTS,
     exact,
+    score,
     split,
     task_lm,
-    vague_program,
     written_reviews,
 )
 from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
 from dspy_diffusion_infill.engine.model import load
 from dspy_diffusion_infill.prompts.canvas import Canvas, Masked, Message
 from dspy_diffusion_infill.prompts.compact import CompactAdapter
-from dspy_diffusion_infill.prompts.program import with_instructions
-from dspy_diffusion_infill.training.schemes import ORACLE, Scheme, held_out_schemes
+from dspy_diffusion_infill.training.schemes import ORACLE, VAGUE, Scheme, held_out_schemes
 
 
 def test_the_demo_improves_a_vague_instruction_and_says_by_how_much(tmp_path: Path):
@@ -40,14 +40,18 @@ def test_the_demo_improves_a_vague_instruction_and_says_by_how_much(tmp_path: Pa
     assert (tmp_path / "demo" / "report.html").is_file()
 
 
-def test_the_task_lm_obeys_an_instruction_it_never_saw():
-    scheme = held_out_schemes()[0]
-    program = with_instructions(
-        vague_program(), {"self": ORACLE.format(worst=scheme.worst, best=scheme.best)}
-    )
+def test_the_task_lm_obeys_instructions_it_never_saw_and_not_the_vague_one():
+    """Right answers by the shipped model; a guess among the labels of these schemes is right in a third."""
+    schemes = held_out_schemes()[:3]
+    examples = [split(generated_reviews(75), scheme, seed=0)[1] for scheme in schemes]
     with dspy.context(lm=task_lm(None), adapter=CompactAdapter()):
-        assert program(review="It is a masterpiece.").rating == scheme.best
-        assert program(review="It is a disaster.").rating == scheme.worst
+        oracle = [
+            score(ORACLE.format(worst=scheme.worst, best=scheme.best), few)
+            for scheme, few in zip(schemes, examples, strict=True)
+        ]
+        vague = [score(VAGUE, few) for few in examples]
+    assert mean(oracle) > 0.4
+    assert mean(vague) < 0.2
 
 
 def test_compile_and_score_share_no_sentence():

@@ -73,7 +73,7 @@ def mask(example: Example, objective: Objective, seed: int) -> Tensor:
 
     Args:
         example: As `encode` made it.
-        objective: "fs" or "ro".
+        objective: "fs", "ro" or "answer".
         seed: Of this one draw; equal seeds mask equal tokens, whatever process draws.
 
     Returns:
@@ -84,7 +84,9 @@ def mask(example: Example, objective: Objective, seed: int) -> Tensor:
         return full_sequence(torch.tensor(example.maskable), generator)
     if objective == "ro":
         return response_only(torch.tensor(example.response), generator)
-    raise SettingsError(f"objective must be 'fs' or 'ro'; got {objective!r}.")
+    if objective == "answer":
+        return torch.tensor(example.response)
+    raise SettingsError(f"objective must be 'fs', 'ro' or 'answer'; got {objective!r}.")
 
 
 def collate(

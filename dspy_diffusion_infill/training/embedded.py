@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -27,6 +28,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from dspy_diffusion_infill.engine.llada import CHAT
 from dspy_diffusion_infill.engine.vocabulary import Vocabulary
 from dspy_diffusion_infill.training.grammar import Reviews
+from dspy_diffusion_infill.training.masking import Objective
 from dspy_diffusion_infill.training.schemes import training_instructions
 from dspy_diffusion_infill.training.train import Batches, train
 from dspy_diffusion_infill.training.world import RealReviews, Stage, World
@@ -36,6 +38,11 @@ logger = logging.getLogger(__name__)
 CONTEXT_LENGTH = 512
 WORDS = r"\s*[\r\n]+| ?\p{N}{1,3}(?:\.\p{N}{1,2})?| ?\p{L}+(?:'\p{L}+)?| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 """Pieces that no token crosses. A decimal is one piece: a scale of 1.0 costs what a scale of 1 does."""
+
+
+READING: dict[str, Any] = {"shots": (1,), "objectives": ("answer",), "padding": 0}
+FS_MIX: tuple[Objective, ...] = ("fs", "fs", "fs", "ro", "answer")
+RO_MIX: tuple[Objective, ...] = ("fs", "fs", "ro", "ro", "answer")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,24 +57,13 @@ class Recipe:
     batch_tokens: int = 2000
     seed: int = 0
     stages: tuple[Stage, ...] = (
-        Stage(name="start", num_updates=200, learning_rate=2e-3, content="unpaired", real_share=0.3),
-        Stage(name="drill", num_updates=600, learning_rate=2.5e-3, content="drill", response_share=0.3),
-        Stage(
-            name="fs",
-            num_updates=4000,
-            learning_rate=2e-3,
-            response_share=0.4,
-            drill_share=0.1,
-            real_share=0.05,
-        ),
-        Stage(
-            name="ro",
-            num_updates=1300,
-            learning_rate=8e-4,
-            response_share=0.6,
-            drill_share=0.1,
-            real_share=0.15,
-        ),
+        Stage(name="one", num_updates=220, learning_rate=1.5e-3, num_schemes=1, **READING),
+        Stage(name="ten", num_updates=280, learning_rate=1.5e-3, num_schemes=10, **READING),
+        Stage(name="forty", num_updates=350, learning_rate=1.5e-3, num_schemes=40, **READING),
+        Stage(name="all", num_updates=1000, learning_rate=1.5e-3, **READING),
+        Stage(name="fs", num_updates=1700, learning_rate=1.2e-3, objectives=FS_MIX, real_share=0.05),
+        Stage(name="fs2", num_updates=1300, learning_rate=1.2e-3, objectives=FS_MIX, real_share=0.05),
+        Stage(name="ro", num_updates=300, learning_rate=6e-4, objectives=RO_MIX, real_share=0.15),
     )
 
 
@@ -155,7 +151,6 @@ def _config(recipe: Recipe, vocabulary: Vocabulary) -> LlamaConfig:
         num_hidden_layers=recipe.num_layers,
         num_attention_heads=recipe.num_heads,
         max_position_embeddings=CONTEXT_LENGTH,
-        initializer_range=recipe.hidden_size**-0.5,  # the usual 0.02 is slow to start at this width
         tie_word_embeddings=True,  # copying an end of the scale between instruction and answers comes sooner
         rms_norm_eps=1e-5,
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0},

@@ -10,8 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Objective = Literal["fs", "ro"]
-"""Full-sequence masking, or response-only masking."""
+Objective = Literal["fs", "ro", "answer"]
+"""Full-sequence masking; response-only masking; or the whole response masked, as when an answer begins."""
 
 
 def full_sequence(maskable: Tensor, generator: torch.Generator) -> Tensor:

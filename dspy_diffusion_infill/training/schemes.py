@@ -9,6 +9,7 @@ Pure: no dspy, no torch.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dspy_diffusion_infill.training.grammar import NUM_GRADES
@@ -153,15 +154,20 @@ VAGUE = "Rate the text."
 ORACLE = WORDINGS[0]
 
 
-def training_instructions() -> list[Instruction]:
-    """Every instruction that training may show."""
-    return [i for i in _instructions() if not i.held_out]
+def training_instructions(num_schemes: int | None = None) -> list[Instruction]:
+    """Every instruction that training may show; of the first few schemes only, if a number is given.
+
+    Schemes of five labels come first: they tell all grades apart.
+    """
+    schemes = _ordered(scheme for scheme in SCHEMES if not scheme.held_out)
+    schemes.sort(key=lambda scheme: -len(scheme.labels))
+    found = [Instruction(wording, scheme) for scheme in schemes[:num_schemes] for wording in WORDINGS]
+    return [instruction for instruction in found if not instruction.held_out]
 
 
 def held_out_schemes() -> list[Scheme]:
-    """The schemes that no training text shows, in an order that a hash fixes."""
-    found = [scheme for scheme in SCHEMES if scheme.held_out]
-    return sorted(found, key=lambda scheme: _bucket("order", *scheme.labels, of=2**64))
+    """The schemes that no training text shows."""
+    return _ordered(scheme for scheme in SCHEMES if scheme.held_out)
 
 
 def nearest_training_instruction(text: str) -> Instruction:
@@ -173,5 +179,6 @@ def nearest_training_instruction(text: str) -> Instruction:
     )
 
 
-def _instructions() -> list[Instruction]:
-    return [Instruction(wording, scheme) for scheme in SCHEMES for wording in WORDINGS]
+def _ordered(schemes: Iterable[Scheme]) -> list[Scheme]:
+    """In an order that a hash fixes."""
+    return sorted(schemes, key=lambda scheme: _bucket("order", *scheme.labels, of=2**64))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from random import Random
-from typing import Literal
 
 from torch import Tensor
 
@@ -26,13 +26,16 @@ class Stage:
     name: str
     num_updates: int
     learning_rate: float
-    content: Literal["unpaired", "drill", "paired"] = "paired"
-    """Reviews alone and instructions alone; instructions with answers and no reviews, to learn copying
-    before reading; or instructions, reviews and answers together."""
-    response_share: float = 0.0
-    """Share of the rows that are masked response-only; the others are masked full-sequence."""
-    drill_share: float = 0.0
-    """Share of the batches that are drills."""
+    paired: bool = True
+    """Whether instructions, reviews and answers stand together."""
+    shots: tuple[int, ...] = (1, 1, 4, 8, 8)
+    """Reviews a row; one of these a batch."""
+    num_schemes: int | None = None
+    """How many rating schemes there are; None: all but the held-out ones."""
+    objectives: tuple[Objective, ...] = ("fs",)
+    """How rows are masked; one of these a row."""
+    padding: int = 6
+    """Most stop tokens trained on after the answer of a row with one review."""
     given_share: float = 0.85
     """Share of the rows whose reviews are never masked: their words are noise, the lesson is in the rest."""
     real_share: float = 0.0
@@ -70,7 +73,7 @@ class World:
     def __init__(self, real: RealReviews, vocabulary: Vocabulary) -> None:
         self.real = real
         self.vocabulary = vocabulary
-        self.instructions = training_instructions()
+        self.instructions = cache(training_instructions)
 
     def batch(self, stage: Stage, batch_tokens: int, seed: int, update: int) -> dict[str, Tensor]:
         """The noised batch of one update, drawn from its number.
@@ -82,40 +85,31 @@ class World:
             update: Number of the update in its stage.
         """
         random = Random(f"{seed}:{stage.name}:{update}")
-        draw, shots = self._paired, random.choice((1, 1, 4, 8, 8))
-        if stage.content == "unpaired":
-            draw = self._unpaired
-        elif stage.content == "drill" or random.random() < stage.drill_share:
-            draw, shots = self._drill, 12
-        length = 15 + (7 if draw == self._drill else 25) * shots
-        rows = [draw(random, shots, stage) for _ in range(batch_tokens // length)]
-        objectives: list[Objective] = ["ro" if random.random() < stage.response_share else "fs" for _ in rows]
+        draw = self._paired if stage.paired else self._unpaired
+        shots = random.choice(stage.shots)
+        rows = [draw(random, shots, stage) for _ in range(batch_tokens // (15 + 25 * shots))]
+        objectives = [random.choice(stage.objectives) for _ in rows]
         return collate(rows, objectives, random.getrandbits(62), self.vocabulary)
-
-    def _drill(self, random: Random, shots: int, stage: Stage) -> Example:
-        """An instruction and answers, without the reviews."""
-        instruction = random.choice(self.instructions)
-        answers = [instruction.answer(random.choice(instruction.scheme.grades)) for _ in range(shots)]
-        turns = [Message.text("system", instruction.text)]
-        turns += [Message.text("assistant", answer) for answer in answers]
-        return encode(turns, self.vocabulary)
 
     def _paired(self, random: Random, shots: int, stage: Stage) -> Example:
         """An instruction, and as many reviews with their answers, of grades that the scheme can tell."""
-        instruction = random.choice(self.instructions)
+        instruction = random.choice(self.instructions(stage.num_schemes))
         turns = [Message.text("system", instruction.text)]
         for _ in range(shots):
             grade = random.choice(instruction.scheme.grades)
             turns.append(Message.text("user", self._review(random, grade, stage.real_share)))
             turns.append(Message.text("assistant", instruction.answer(grade)))
         given = frozenset({"user"}) if random.random() < stage.given_share else frozenset()
-        padding = random.randrange(7) if shots == 1 else 0
+        padding = random.randint(0, stage.padding) if shots == 1 else 0
         return encode(turns, self.vocabulary, given=given, padding=padding)
 
     def _unpaired(self, random: Random, shots: int, stage: Stage) -> Example:
         """Sentences alone, or an instruction alone."""
         if random.random() < 0.3:
-            return encode([Message.text("system", random.choice(self.instructions).text)], self.vocabulary)
+            return encode(
+                [Message.text("system", random.choice(self.instructions(stage.num_schemes)).text)],
+                self.vocabulary,
+            )
         reviews = [self._review(random, random.randrange(NUM_GRADES), stage.real_share) for _ in range(shots)]
         return encode([Message.text("user", review) for review in reviews], self.vocabulary)
 

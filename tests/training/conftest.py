@@ -19,9 +19,9 @@ TINY = Recipe(
     vocab_size=600,
     batch_tokens=300,
     stages=(
-        Stage(name="start", num_updates=2, learning_rate=1e-3, content="unpaired", real_share=0.5),
+        Stage(name="start", num_updates=2, learning_rate=1e-3, paired=False, real_share=0.5),
         Stage(name="fs", num_updates=4, learning_rate=1e-3),
-        Stage(name="ro", num_updates=2, learning_rate=1e-3, response_share=1.0),
+        Stage(name="ro", num_updates=2, learning_rate=1e-3, objectives=("ro",)),
     ),
 )
 

@@ -82,7 +82,7 @@ def test_no_written_sentence_can_be_drawn_from_the_grammar():
 
 
 def test_an_update_draws_the_same_batch_whenever_it_is_asked(world: World):
-    stage = Stage(name="fs", num_updates=1, learning_rate=1e-3, response_share=0.5, real_share=0.5)
+    stage = Stage(name="fs", num_updates=1, learning_rate=1e-3, objectives=("fs", "ro"), real_share=0.5)
     one, same, next_one = (world.batch(stage, 300, 0, update) for update in (7, 7, 8))
     assert all(one[name].equal(same[name]) for name in one)
     assert one["labels"].shape != next_one["labels"].shape or not one["labels"].equal(next_one["labels"])
@@ -94,18 +94,9 @@ def test_a_missing_data_file_is_named(tmp_path: Path):
 
 
 def test_an_end_of_a_scale_is_the_token_of_an_answer(world: World):
-    """See docs/decisions/0001. The tokenizer of the tests is small, so that labels of one token are compared."""
+    """A tokenizer as small as this one splits labels: those of one token are compared. docs/decisions/0001."""
     encode = world.vocabulary.encode
     instructions = [Instruction(wording, Scheme(("1", "2", "3", "4", "5"))) for wording in WORDINGS]
     assert all(set(encode("5")) <= set(encode(instruction.text)) for instruction in instructions)
     behind_a_space = [one.text for one in instructions if not set(encode("1")) <= set(encode(one.text))]
     assert behind_a_space == ["Rate the text, 1..5."]
-
-
-def test_a_drill_shows_an_instruction_and_answers_alone(world: World):
-    drill = world._drill(
-        Random(0), 3, Stage(name="drill", num_updates=1, learning_rate=1e-3, content="drill")
-    )
-    words = [token for token, response in zip(drill.ids, drill.response, strict=True) if response]
-    assert words.count(drill.ids[-1]) == 3, "three answers end"
-    assert sum(drill.maskable) > sum(drill.response), "the instruction may be masked too"
