@@ -94,7 +94,7 @@ def test_a_missing_data_file_is_named(tmp_path: Path):
 
 
 def test_an_end_of_a_scale_is_the_token_of_an_answer(world: World):
-    """A tokenizer as small as this one splits labels: those of one token are compared. docs/decisions/0001."""
+    """A tokenizer as small as this one splits labels; those of one token are compared. docs/decisions/0001"""
     encode = world.vocabulary.encode
     instructions = [Instruction(wording, Scheme(("1", "2", "3", "4", "5"))) for wording in WORDINGS]
     assert all(set(encode("5")) <= set(encode(instruction.text)) for instruction in instructions)
