@@ -32,7 +32,7 @@ class Budget:
     metric_calls: int | None = None
     """Program runs scored. Never overrun, at any number of threads."""
     seconds: float | None = None
-    """Wall-clock time from the start of `compile`; overrun by the calls in flight at most, as the two below."""
+    """Wall-clock time from the start of `compile`; overrun, as the two below, by calls in flight alone."""
     tokens: int | None = None
     """In and out of every LM called in the run, as DSPy reports them; answers from the cache are free."""
     usd: float | None = None
@@ -130,6 +130,11 @@ class Meter:
         with self._lock:
             self.tokens += tokens
             self.usd += usd
+
+    def catch_up(self, *, tokens: int, usd: float) -> None:
+        """Count what an earlier process of this run had used by some moment."""
+        with self._lock:
+            self.tokens, self.usd = max(self.tokens, tokens), max(self.usd, usd)
 
     def take(self, num_calls: int, *, share: float = 1.0) -> int:
         """Ask for permits; as many as are left are granted.
