@@ -88,7 +88,7 @@ class World:
         draw = self._paired if stage.paired else self._unpaired
         shots = random.choice(stage.shots)
         rows = [draw(random, shots, stage) for _ in range(batch_tokens // (15 + 25 * shots))]
-        objectives = [random.choice(stage.objectives) for _ in rows]
+        objectives: list[Objective] = [random.choice(stage.objectives) for _ in rows]
         return collate(rows, objectives, random.getrandbits(62), self.vocabulary)
 
     def _paired(self, random: Random, shots: int, stage: Stage) -> Example:
