@@ -105,7 +105,8 @@ class DiffusionInfill(Teleprompter):
         self.metric, self.base, self.infiller = metric, base, infiller
         self.masking, self.denoising, self.selection = masking, denoising, selection
         self.budget: Preset | Budget = budget
-        self.lock, self.guard = lock, guard
+        self.lock = lock
+        self.guard: Literal["auto"] | Guard | None = guard
         self.seed, self.num_threads = seed, num_threads
         self.callbacks = list(callbacks)
         self._check_settings()
