@@ -12,18 +12,19 @@ import dspy
 from dspy.teleprompt import Teleprompter
 from dspy.utils.callback import BaseCallback
 
-from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.prompts.canvas import Denoising, Infiller
 from dspy_diffusion_infill.prompts.guards import Guard
 from dspy_diffusion_infill.prompts.locks import LockSetting, check_locks
-from dspy_diffusion_infill.prompts.program import copy_program, instructions_of, with_instructions
+from dspy_diffusion_infill.prompts.program import instructions_of, with_instructions
 from dspy_diffusion_infill.prompts.protocols import program_locks
 from dspy_diffusion_infill.prompts.windows import SlidingWindow
-from dspy_diffusion_infill.search.base import BaseResult, check_base_arguments, metric_of, run_base
+from dspy_diffusion_infill.search.base import check_base_arguments, choose_metric, metric_of, run_base
 from dspy_diffusion_infill.search.budget import Budget, Meter, Preset, resolve_budget
 from dspy_diffusion_infill.search.estimate import Estimate, count_windows, estimate
 from dspy_diffusion_infill.search.evaluation import Evaluator
+from dspy_diffusion_infill.search.fingerprint import fingerprint
 from dspy_diffusion_infill.search.infilling import Search
+from dspy_diffusion_infill.search.journal import open_journal
 from dspy_diffusion_infill.search.metrics import Metric
 from dspy_diffusion_infill.search.proposals import Proposer
 from dspy_diffusion_infill.search.selection import Selection
@@ -34,11 +35,6 @@ from dspy_diffusion_infill.search.usage import Usage, check_prices, lms_of, warn
 from dspy_diffusion_infill.serving.connect import connect
 
 logger = logging.getLogger(__name__)
-
-SETTINGS = (
-    *("metric", "base", "infiller", "masking", "denoising", "selection", "budget", "lock", "guard"),
-    *("seed", "num_threads"),
-)
 
 
 class DiffusionInfill(Teleprompter):
@@ -73,6 +69,8 @@ class DiffusionInfill(Teleprompter):
         seed: Of the fillings and of the order of examples. Equal seeds give equal results, whatever
             `num_threads`.
         num_threads: Program runs at a time; None takes DSPy's setting.
+        log_dir: Folder where every score is kept as soon as it is paid for, for its owner's eyes alone. A run
+            that was cut short goes on from there (`compile`); a folder of another run is refused.
         callbacks: DSPy callbacks that hear of this run alone.
 
     Raises:
@@ -99,6 +97,7 @@ class DiffusionInfill(Teleprompter):
         guard: Literal["auto"] | Guard | None = "auto",
         seed: int = 0,
         num_threads: int | None = None,
+        log_dir: str | os.PathLike[str] | None = None,
         callbacks: Sequence[BaseCallback] = (),
     ) -> None:
         super().__init__()
@@ -107,9 +106,12 @@ class DiffusionInfill(Teleprompter):
         self.budget: Preset | Budget = budget
         self.lock = lock
         self.guard: Literal["auto"] | Guard | None = guard
-        self.seed, self.num_threads = seed, num_threads
+        self.seed, self.num_threads, self.log_dir = seed, num_threads, log_dir
         self.callbacks = list(callbacks)
-        self._check_settings()
+        check_base_arguments(self.base, None, None)
+        check_settings(vars(self))
+        check_locks(self.lock)
+        self._metric()
 
     # DSPy's signature ends in **kwargs, which would swallow typos
     def compile(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -120,6 +122,7 @@ class DiffusionInfill(Teleprompter):
         teacher: dspy.Module | None = None,
         valset: list[dspy.Example] | None = None,
         base_kwargs: Mapping[str, Any] | None = None,
+        resume: bool = True,
     ) -> dspy.Module:
         """Optimize a program's instructions.
 
@@ -133,6 +136,7 @@ class DiffusionInfill(Teleprompter):
             teacher: Handed to the base, if it takes one.
             valset: Examples that select; None selects on the trainset.
             base_kwargs: More arguments for the base's `compile`.
+            resume: With `log_dir`: go on from the scores there, which count as spent; else begin anew.
 
         Returns:
             A program of the student's type with the student's LMs.
@@ -149,20 +153,33 @@ class DiffusionInfill(Teleprompter):
         meter = Meter(resolve_budget(self.budget, len(task.valset)))
         check_prices(meter.budget, lms_of(task.student))
         self._announce(task, meter.budget, infiller)
-        evaluator = functools.partial(
-            Evaluator,
-            metric=self._metric(),
-            meter=meter,
-            num_threads=self.num_threads or dspy.settings.num_threads,
-            max_unscored=self.selection.max_unscored,
-        )
         usage = Usage(meter, outer=dspy.settings.usage_tracker)
-        with dspy.context(callbacks=[*dspy.settings.callbacks, *self.callbacks], usage_tracker=usage):
-            found = self._run_base(task, meter, {"teacher": teacher, "valset": valset}, base_kwargs or {})
+        settings = self.get_params() | {"base_kwargs": dict(base_kwargs or {})}
+        run = fingerprint(task, metric=self._metric(), infiller=infiller, settings=settings)
+        with (
+            dspy.context(callbacks=[*dspy.settings.callbacks, *self.callbacks], usage_tracker=usage),
+            open_journal(self.log_dir, run, resume=resume) as journal,
+        ):
+            found = run_base(
+                self.base,
+                task,
+                optional={"teacher": teacher, "valset": valset, "num_threads": self.num_threads},
+                required=base_kwargs or {},
+                meter=meter,
+                journal=journal,
+            )
+            evaluator = functools.partial(
+                Evaluator,
+                metric=self._metric(),
+                meter=meter,
+                num_threads=self.num_threads or dspy.settings.num_threads,
+                max_unscored=self.selection.max_unscored,
+                journal=journal,
+            )
             board = evaluator(found.program, examples=task.valset, role="valset")
             if metric_of(self.base) == self._metric().function:
                 found.hand_over(board.add)
-            start = score_start(found, task.student, board)
+            start = score_start(found, task, board, shots=self.selection.shots)
             warn_if_uncounted(meter)
             calls = conditioning_calls(start, found, task, board, evaluator, shots=self.selection.shots)
             proposer = Proposer(
@@ -173,7 +190,7 @@ class DiffusionInfill(Teleprompter):
                 infiller=infiller,
                 masking=self.masking,
                 lock=self.lock,
-                guard=Guard() if self.guard == "auto" else self.guard,
+                guard=Guard() if isinstance(self.guard, str) else self.guard,
                 shots=self.selection.shots,
                 num_candidates=self.denoising.num_candidates,
                 seed=self.seed,
@@ -191,8 +208,7 @@ class DiffusionInfill(Teleprompter):
         # a frozen program is refused by other optimizers, and left out of its parent's JSON
         tuned._compiled = False
         base = {"base_stopped": found.stopped, "base_error": found.error}
-        run = {"stop_reason": reason, **base, "settings": self.get_params()}
-        vars(tuned).update(search.reports(run))
+        vars(tuned).update(search.reports({"stop_reason": reason, **base, "settings": self.get_params()}))
         return tuned
 
     def estimate(
@@ -220,31 +236,13 @@ class DiffusionInfill(Teleprompter):
 
     def get_params(self) -> dict[str, Any]:
         """The settings, as plain data that a tracker can log."""
-        return plain_settings(
-            {name: vars(self)[name] for name in SETTINGS} | {"metric": self._metric().function}
-        )
+        settings = {name: value for name, value in vars(self).items() if name not in ("callbacks", "log_dir")}
+        return plain_settings(settings | {"metric": self._metric().function})
 
     def _metric(self) -> Metric:
-        function = self.metric if self.metric is not None else metric_of(self.base)
-        if function is None:
-            raise SettingsError("A metric must be given to DiffusionInfill or to its base; got none.")
-        return Metric(function)
-
-    def _check_settings(self) -> None:
-        check_base_arguments(self.base, None, None)
-        check_settings(vars(self))
-        check_locks(self.lock)
-        self._metric()
+        return choose_metric(self.metric, self.base)
 
     def _announce(self, task: Task, budget: Budget, infiller: Infiller) -> None:
         share = f", at most {budget.base_share:.0%} of it by {type(self.base).__name__}" if self.base else ""
         logger.info("This run may spend %s%s.", budget.describe(), share)
         logger.info("It selects on %d examples, with fillings of %s.", len(task.valset), infiller.name)
-
-    def _run_base(
-        self, task: Task, meter: Meter, optional: Mapping[str, Any], required: Mapping[str, Any]
-    ) -> BaseResult:
-        if self.base is None:
-            return BaseResult(copy_program(task.student))
-        threads = {"num_threads": self.num_threads, "eval_kwargs": {"num_threads": self.num_threads}}
-        return run_base(self.base, task, optional={**optional, **threads}, required=required, meter=meter)

@@ -7,7 +7,7 @@ import inspect
 import io
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import dspy
@@ -18,10 +18,23 @@ from dspy_diffusion_infill.prompts.candidates import Candidate
 from dspy_diffusion_infill.prompts.program import copy_program
 from dspy_diffusion_infill.search import failures
 from dspy_diffusion_infill.search.budget import Meter
-from dspy_diffusion_infill.search.harvest import METRIC_NAMES, Counter, Evaluated, Harvest, Stop, snapshot
+from dspy_diffusion_infill.search.harvest import (
+    METRIC_NAMES,
+    Counter,
+    Evaluated,
+    Harvest,
+    Stop,
+    rebuilt,
+    snapshot,
+)
+from dspy_diffusion_infill.search.journal import Journal, is_faithful
+from dspy_diffusion_infill.search.metrics import Metric
 from dspy_diffusion_infill.search.task import Task
 
 logger = logging.getLogger(__name__)
+
+PLACE = ("base",)
+"""Of the result in a journal."""
 
 
 @dataclass(slots=True)
@@ -49,6 +62,18 @@ def metric_of(base: Teleprompter | None) -> Callable[..., Any] | None:
     return next((found for name in METRIC_NAMES if (found := getattr(base, name, None)) is not None), None)
 
 
+def choose_metric(metric: Callable[..., Any] | None, base: Teleprompter | None) -> Metric:
+    """The user's metric, else the base's.
+
+    Raises:
+        SettingsError: If there is none, or it is no metric.
+    """
+    function = metric if metric is not None else metric_of(base)
+    if function is None:
+        raise SettingsError("A metric must be given to DiffusionInfill or to its base; got none.")
+    return Metric(function)
+
+
 def check_base_arguments(
     base: object, teacher: dspy.Module | None, base_kwargs: Mapping[str, Any] | None
 ) -> None:
@@ -66,12 +91,13 @@ def check_base_arguments(
 
 
 def run_base(
-    base: Teleprompter,
+    base: Teleprompter | None,
     task: Task,
     *,
     optional: Mapping[str, Any],
     required: Mapping[str, Any],
     meter: Meter,
+    journal: Journal | None = None,
 ) -> BaseResult:
     """Compile a copy of the student with the base, and count its metric calls.
 
@@ -80,11 +106,12 @@ def run_base(
     the scores paid for are kept. What it writes to stdout is dropped.
 
     Args:
-        base: Any optimizer whose `compile` takes a student and a trainset.
+        base: Any optimizer whose `compile` takes a student and a trainset; None leaves the student as it is.
         task: The student, whose LMs are kept; the trainset, for the base; the valset, whose scores are kept.
         optional: Arguments for `compile` that are passed if it takes them and they are not None.
         required: Arguments that the user wants passed.
         meter: Grants permits; the base may use `base_share` of it.
+        journal: Gets the result, if that can be put in JSON; gives the one of an earlier process.
 
     Raises:
         SettingsError: If the base does not take one of the required arguments.
@@ -92,6 +119,10 @@ def run_base(
         Exception: What the base raised, if a service refuses this user.
     """
     student = task.student
+    if base is None:
+        return BaseResult(copy_program(student))
+    if journal is not None and (record := journal.find(PLACE)) is not None:
+        return _resumed(record, student, meter)
     harvest = Harvest(task.valset)
     counter = Counter(meter)
     arguments = _arguments(base, optional, required)
@@ -111,7 +142,34 @@ def run_base(
     counter.check()
     keep_lms(found.program, student)
     _tell(type(base).__name__, found, meter)
+    if journal is not None:
+        _keep(journal, found, student, meter)
     return found
+
+
+def _keep(journal: Journal, found: BaseResult, student: dspy.Module, meter: Meter) -> None:
+    """Write down a result that instructions and demos tell whole."""
+    program = snapshot(found.program, {})
+    whole = type(found.program) is type(student) and snapshot(rebuilt(student, program), {}) == program
+    record = {
+        "program": asdict(program),
+        "evaluated": [
+            asdict(one) | {"scores": list(map(list, one.scores.items()))} for one in found.evaluated
+        ],
+        "stopped": found.stopped,
+        "used": {"metric_calls": meter.spent, "tokens": meter.tokens, "usd": meter.usd},
+    }
+    if found.error is None and whole and is_faithful(record):
+        journal.write(PLACE, record)
+
+
+def _resumed(record: Mapping[str, Any], student: dspy.Module, meter: Meter) -> BaseResult:
+    """The result of an earlier process; what it used counts as spent."""
+    used = record["used"]
+    meter.take(used["metric_calls"])
+    meter.catch_up(tokens=used["tokens"], usd=used["usd"])
+    evaluated = [Evaluated(**one | {"scores": dict(one["scores"])}) for one in record["evaluated"]]
+    return BaseResult(rebuilt(student, Evaluated(**record["program"])), evaluated, record["stopped"])
 
 
 def _tell(name: str, found: BaseResult, meter: Meter) -> None:
@@ -140,5 +198,6 @@ def _arguments(
         raise SettingsError(
             f"base_kwargs must be arguments of {type(base).__name__}.compile, {list(taken)}; got {unknown}."
         )
+    optional = {**optional, "eval_kwargs": {"num_threads": optional.get("num_threads")}}
     fitting = {name: value for name, value in optional.items() if name in taken and value is not None}
     return {**fitting, **required}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import dspy
@@ -12,10 +12,15 @@ from dspy_diffusion_infill.errors import MetricError
 from dspy_diffusion_infill.prompts.candidates import Candidate, key
 from dspy_diffusion_infill.prompts.program import with_instructions
 from dspy_diffusion_infill.search.budget import Meter
+from dspy_diffusion_infill.search.fingerprint import digest
+from dspy_diffusion_infill.search.harvest import snapshot
+from dspy_diffusion_infill.search.journal import Journal
 from dspy_diffusion_infill.search.metrics import Metric
 from dspy_diffusion_infill.search.running import Run, Runner
 
 Prompt = tuple[tuple[str, str], ...]
+Place = tuple[Prompt, int]
+"""A candidate, by its key, and the number of an example."""
 
 
 class Evaluator:
@@ -34,6 +39,7 @@ class Evaluator:
         meter: Grants a permit for each run.
         num_threads: Runs at a time. Scores, order and spend do not depend on it.
         max_unscored: Largest share of the examples that may go unscored.
+        journal: Gets every run, and gives those of an earlier process; they count as spent.
     """
 
     def __init__(
@@ -46,17 +52,21 @@ class Evaluator:
         meter: Meter,
         num_threads: int,
         max_unscored: float,
+        journal: Journal | None = None,
     ) -> None:
         self._program, self._role, self._num_examples = program, role, len(examples)
         self._meter, self._max_unscored = meter, max_unscored
         self._runner = Runner(metric, examples, role=role, meter=meter, num_threads=num_threads)
+        self._journal, self._demos = journal, snapshot(program, {}).demos
         self._order = list(range(len(examples)))
-        self._runs: dict[tuple[Prompt, int], Run] = {}
+        self._runs: dict[Place, Run] = {}
         self._lowest, self._highest = 0.0, float("-inf")
         self.unscored: dict[int, str] = {}
         """Examples that count for no candidate, with the metric's reason."""
         self.num_failures = 0
         """Runs that failed by the candidate's fault."""
+        self.num_resumed = 0
+        """Runs that an earlier process had paid for."""
 
     @property
     def outage(self) -> str | None:
@@ -91,13 +101,13 @@ class Evaluator:
         wanted = {(key(candidate), example): candidate for candidate, example in pairs}
         missing = [place for place in wanted if place not in self._runs]
         todo = missing[: self._meter.take(len(missing))]
-        programs = {prompt: with_instructions(self._program, wanted[prompt, n]) for prompt, n in todo}
-        done = self._runner.run_all([(programs[prompt], example, keep_traces) for prompt, example in todo])
-        for place, run in zip(todo, done, strict=True):
-            if run is not None:
-                self._record(place, run)
+        done = {place: run for place in todo if (run := self._kept(place, keep_traces)) is not None}
+        done |= self._run({place: wanted[place] for place in todo if place not in done}, keep_traces)
+        for place in todo:
+            if place in done:
+                self._record(place, done[place])
         self._check_unscored()
-        return len(todo) == len(missing) and None not in done
+        return len(done) == len(missing)
 
     def num_scored(self, candidate: Candidate) -> int:
         """How many of the examples that count the candidate was run on."""
@@ -134,14 +144,40 @@ class Evaluator:
         mean = self.total(candidate) / len(runs) if runs else 0.0
         good = [run for run in runs if self._score(run) >= mean and self._score(run) > self._lowest]
         calls: dict[str, list[dict[str, Any]]] = {}
-        for step in (step for run in good for step in run.trace):
+        for step in (step for run in good for step in run.trace or ()):
             calls.setdefault(step.predictor, []).append({**step.inputs, **step.outputs})
         return calls
+
+    def _run(self, wanted: Mapping[Place, Candidate], keep_traces: bool) -> dict[Place, Run]:
+        places = list(wanted)
+        programs = {place[0]: with_instructions(self._program, wanted[place]) for place in places}
+
+        def keep(number: int, run: Run) -> None:
+            if self._journal is not None:
+                used = {"tokens": self._meter.tokens, "usd": self._meter.usd}
+                self._journal.write(self._journal_place(places[number]), {**run.record(), **used})
+
+        tasks = [(programs[prompt], example, keep_traces) for prompt, example in places]
+        runs = self._runner.run_all(tasks, keep)
+        return {place: run for place, run in zip(places, runs, strict=True) if run is not None}
+
+    def _kept(self, place: Place, needs_trace: bool) -> Run | None:
+        """The run that an earlier process of this run paid for, if any."""
+        record = self._journal.find(self._journal_place(place)) if self._journal is not None else None
+        if record is None or (needs_trace and record["score"] is not None and record["trace"] is None):
+            return None
+        self._meter.catch_up(tokens=record["tokens"], usd=record["usd"])
+        self.num_resumed += 1
+        return Run.of(record)
+
+    def _journal_place(self, place: Place) -> tuple[str | int, ...]:
+        prompt, example = place
+        return (self._role, digest([prompt, self._demos]), example)
 
     def _score(self, run: Run) -> float:
         return self._lowest if run.score is None else run.score
 
-    def _record(self, place: tuple[Prompt, int], run: Run) -> None:
+    def _record(self, place: Place, run: Run) -> None:
         self._runs.setdefault(place, run)
         self.num_failures += run.failure is not None
         if run.unscored is not None:

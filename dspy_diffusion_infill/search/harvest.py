@@ -44,6 +44,14 @@ def snapshot(program: dspy.Module, scores: Mapping[int, float]) -> Evaluated:
     return Evaluated(instructions_of(program), demos, models, scores)
 
 
+def rebuilt(student: dspy.Module, found: Evaluated) -> dspy.Module:
+    """The student with the instructions and demos of an evaluated program."""
+    program = with_instructions(student, found.instructions)
+    for name, predictor in program.named_predictors():
+        predictor.demos = [dspy.Example(demo) for demo in found.demos[name]]
+    return program
+
+
 class Counter:
     """Wraps the metrics of an optimizer, and of the optimizers inside it."""
 
@@ -115,10 +123,7 @@ class Harvest(BaseCallback):
         """The best program evaluated on the whole valset, the earliest of several; else the student."""
         complete = [found for found in self.evaluated if len(found.scores) == len(self._valset)]
         best = max(complete, key=lambda found: sum(found.scores.values()), default=snapshot(student, {}))
-        program = with_instructions(student, best.instructions)
-        for name, predictor in program.named_predictors():
-            predictor.demos = [dspy.Example(demo) for demo in best.demos[name]]
-        return program
+        return rebuilt(student, best)
 
 
 def _succeeded(prediction: Any) -> bool:

@@ -99,6 +99,7 @@ class Search:
             "num_failures": board.num_failures,
             "unscored": dict(board.unscored),
             "metric_calls": self._meter.spent,
+            "resumed_calls": board.num_resumed,
             "tokens": self._meter.tokens,
             "usd": self._meter.usd if self._meter.budget.usd is not None else None,
             "seconds": self._meter.seconds,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextvars
+import functools
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ import dspy
 from dspy_diffusion_infill.errors import EvaluationError, InfillError, Unscored
 from dspy_diffusion_infill.search import failures
 from dspy_diffusion_infill.search.budget import Meter
+from dspy_diffusion_infill.search.journal import is_faithful
 from dspy_diffusion_infill.search.metrics import Metric
 
 
@@ -34,7 +36,23 @@ class Run:
     feedback: str | None = None
     failure: str | None = None
     unscored: str | None = None
-    trace: tuple[Step, ...] = ()
+    trace: tuple[Step, ...] | None = None
+    """None if it was not kept."""
+
+    def record(self) -> dict[str, Any]:
+        """The run for a journal; without its trace, if JSON would change that."""
+        steps = [[step.predictor, step.inputs, step.outputs] for step in self.trace or ()]
+        plain = {name: getattr(self, name) for name in ("score", "feedback", "failure", "unscored")}
+        return {**plain, "trace": steps if self.trace is not None and is_faithful(steps) else None}
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Run:
+        """A run from a journal."""
+        steps = record["trace"]
+        return cls(
+            *(record[name] for name in ("score", "feedback", "failure", "unscored")),
+            trace=None if steps is None else tuple(Step(*step) for step in steps),
+        )
 
 
 Task = tuple[dspy.Module, int, bool]
@@ -61,8 +79,12 @@ class Runner:
         self.outage: str | None = None
         """The error that every try ended in; nothing is run from then on."""
 
-    def run_all(self, tasks: Sequence[Task]) -> list[Run | None]:
+    def run_all(self, tasks: Sequence[Task], keep: Callable[[int, Run], None]) -> list[Run | None]:
         """Run in threads; None for those that a cap or an outage kept from running.
+
+        Args:
+            tasks: What to run, in order.
+            keep: Called with the number of a task and its run, in the task's thread as soon as it is done.
 
         Raises:
             EvaluationError: If a program failed for a reason that says nothing about its prompt.
@@ -72,7 +94,10 @@ class Runner:
             return []
         with ThreadPoolExecutor(self._num_threads) as pool:
             # each task in a copy of this context: dspy.context(...) of the caller reaches the threads
-            futures = [pool.submit(contextvars.copy_context().run, self._run, task) for task in tasks]
+            futures = [
+                pool.submit(contextvars.copy_context().run, self._run, task, functools.partial(keep, n))
+                for n, task in enumerate(tasks)
+            ]
             try:
                 return [future.result() for future in futures]
             except BaseException:
@@ -80,7 +105,7 @@ class Runner:
                 self._stop.set()
                 raise
 
-    def _run(self, task: Task) -> Run | None:
+    def _run(self, task: Task, keep: Callable[[Run], None]) -> Run | None:
         try:
             run = failures.retry(lambda: self._try(*task), failures.PAUSES, self._stop.wait)
         except InfillError as error:
@@ -91,6 +116,8 @@ class Runner:
             run = None
         if run is None:
             self._meter.give_back(1)
+        else:
+            keep(run)
         return run
 
     def _try(self, program: dspy.Module, example: int, keep_trace: bool) -> Run | None:
@@ -107,7 +134,7 @@ class Runner:
                         f"The program failed on {where}: {failures.describe(error)}"
                     ) from error
                 return Run(failure=failures.describe(error))
-            trace = _steps(program) if keep_trace else ()
+            trace = _steps(program) if keep_trace else None
             try:
                 verdict = self._metric(self._examples[example], prediction, where=where)
             except Unscored as reason:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import dspy
-
 from dspy_diffusion_infill.errors import EvaluationError
 from dspy_diffusion_infill.prompts.candidates import Candidate
 from dspy_diffusion_infill.prompts.conditioning import needs_traces
@@ -19,15 +17,16 @@ Calls = Mapping[str, Sequence[Mapping[str, Any]]]
 """Fields of calls, by predictor name."""
 
 
-def score_start(found: BaseResult, student: dspy.Module, board: Evaluator) -> Candidate:
+def score_start(found: BaseResult, task: Task, board: Evaluator, *, shots: int) -> Candidate:
     """Score what the base found, as far as it has no scores yet, and order the examples by it.
 
     A base that was stopped may not have compared its best with the student: both are scored then.
 
     Args:
         found: A program; its instructions are scored.
-        student: The program before the base.
+        task: The program before the base, and the examples.
         board: Runs the programs.
+        shots: Examples a canvas; calls are kept where labels do not reach.
 
     Returns:
         The instructions to start from.
@@ -36,8 +35,9 @@ def score_start(found: BaseResult, student: dspy.Module, board: Evaluator) -> Ca
         EvaluationError: If an outage kept the student from being scored, and there is no other program to
             lose.
     """
-    starts = [instructions_of(found.program), instructions_of(student)][: 1 + found.stopped]
-    board.run([(start, example) for start in starts for example in board.examples], keep_traces=True)
+    starts = [instructions_of(found.program), instructions_of(task.student)][: 1 + found.stopped]
+    pairs = [(start, example) for start in starts for example in board.examples]
+    board.run(pairs, keep_traces=_needs_calls(found, task, shots))
     if board.outage is not None and not found.evaluated:
         raise EvaluationError(board.outage)
     complete = [start for start in starts if board.mean(start) is not None] or starts[:1]
@@ -60,7 +60,7 @@ def conditioning_calls(
     The runs that scored the start are used where they were on the trainset; else the start runs on twice as
     many training examples as a canvas shows.
     """
-    if not shots or not needs_traces(found.program, task.trainset):
+    if not _needs_calls(found, task, shots):
         return {}
     calls = board.good_calls(start) if task.selects_on_trainset else {}
     if calls:
@@ -68,3 +68,7 @@ def conditioning_calls(
     runs = evaluator(found.program, examples=task.trainset[: 2 * shots], role="trainset")
     runs.run([(start, example) for example in runs.examples], keep_traces=True)
     return runs.good_calls(start)
+
+
+def _needs_calls(found: BaseResult, task: Task, shots: int) -> bool:
+    return shots > 0 and needs_traces(found.program, task.trainset)

@@ -1,0 +1,74 @@
+"""What makes two runs the same run, so that one can go on from the other's scores."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import dspy
+
+from dspy_diffusion_infill.prompts.canvas import Infiller
+from dspy_diffusion_infill.prompts.program import signature_of
+from dspy_diffusion_infill.prompts.render import active_adapter
+from dspy_diffusion_infill.search.metrics import Metric, name_of
+from dspy_diffusion_infill.search.task import Task
+from dspy_diffusion_infill.search.usage import lms_of
+
+FREE = ("budget", "num_threads")
+"""Settings that may change from one part of a run to the next: they move its end, or nothing at all."""
+SECRET = ("key", "_token", "secret", "password", "headers")
+"""Ends of the names of parameters that stay out of a fingerprint."""
+
+
+def fingerprint(
+    task: Task, *, metric: Metric, infiller: Infiller, settings: Mapping[str, Any]
+) -> dict[str, str]:
+    """Digests of all that a score or the search depends on, by aspect; nothing can be read back from them."""
+    kept = {name: value for name, value in settings.items() if name.partition(".")[0] not in FREE}
+    aspects: dict[str, object] = {
+        "program": [name_of(task.student), *map(_predictor, task.student.named_predictors())],
+        "trainset": [dict(example) for example in task.trainset],
+        "valset": [dict(example) for example in task.valset],
+        "metric": [name_of(metric.function), _source(metric.function)],
+        "LM": [[lm.model, _open_parameters(lm)] for lm in lms_of(task.student)],
+        "adapter": name_of(active_adapter()),
+        "infiller": infiller.name,
+        "settings": kept,
+    }
+    return {aspect: digest(value) for aspect, value in aspects.items()}
+
+
+def digest(value: object) -> str:
+    """A short stand-in for plain data: equal data have equal ones.
+
+    Example:
+        >>> digest({"a": 1}) == digest({"a": 1}) != digest({"a": 2})
+        True
+    """
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def _predictor(named: tuple[str, dspy.Predict]) -> list[object]:
+    name, predictor = named
+    signature = signature_of(predictor)
+    fields = {
+        name: [str(field.annotation), field.json_schema_extra] for name, field in signature.fields.items()
+    }
+    return [name, signature.instructions, fields, [dict(demo) for demo in predictor.demos]]
+
+
+def _source(function: object) -> str:
+    """The text of a function or of an object's class, as far as Python knows it."""
+    function = getattr(function, "func", function)  # of a partial
+    try:
+        return inspect.getsource(function if inspect.isroutine(function) else type(function))
+    except (OSError, TypeError):
+        return ""
+
+
+def _open_parameters(lm: dspy.BaseLM) -> dict[str, object]:
+    """An LM's parameters, but for what is secret."""
+    return {name: value for name, value in lm.kwargs.items() if not name.endswith(SECRET)}

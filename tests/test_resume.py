@@ -1,0 +1,172 @@
+"""A run that was cut short goes on where it was: same winner, and no score paid for twice."""
+
+import random
+
+import dspy
+import pytest
+from dspy.teleprompt import COPRO
+
+from dspy_diffusion_infill import Budget, CompactAdapter, Denoising, DiffusionInfill
+from dspy_diffusion_infill.errors import MetricError, SettingsError
+from dspy_diffusion_infill.prompts.program import instructions_of
+from dspy_diffusion_infill.search import usage
+from tests.doubles import ScriptedInfiller, obey, reviews, rule_lm
+from tests.test_base import propose_or_obey
+from tests.test_optimizer import Pipeline
+
+CALLS = []
+
+
+@pytest.fixture(autouse=True)
+def lm():
+    CALLS.clear()
+    lm = rule_lm(obey)
+    with dspy.context(lm=lm, adapter=CompactAdapter(), num_threads=2):
+        yield lm
+
+
+def counting(example, prediction, trace=None):
+    CALLS.append(example.review)
+    return float(example.rating == prediction.rating)
+
+
+def student(text="Rate the text."):
+    return dspy.Predict(dspy.Signature("review -> rating", text))
+
+
+def optimizer(folder, **settings):
+    defaults = {
+        "infiller": ScriptedInfiller("Be warm", "Judge", "Be warm and five"),
+        "denoising": Denoising(num_candidates=3),
+        "budget": Budget(metric_calls=20),
+    }
+    metric = settings.pop("metric", counting)
+    return DiffusionInfill(metric, log_dir=folder, **{**defaults, **settings})
+
+
+def compile_in(folder, program=None, **settings):
+    CALLS.clear()
+    return optimizer(folder, **settings).compile(program or student(), trainset=reviews(6))
+
+
+def outcome(tuned):
+    results = dict(tuned.detailed_results)
+    for name in (
+        "seconds",
+        "resumed_calls",
+        "settings",
+        "tokens",
+    ):  # a lost run's tokens were used all the same
+        del results[name]
+    return instructions_of(tuned), results, tuned.trial_logs, tuned.candidate_programs
+
+
+def test_a_run_cut_anywhere_goes_on_to_the_same_end_and_pays_for_no_score_twice(tmp_path):
+    whole = outcome(compile_in(tmp_path))
+    total = len(CALLS)
+    file = tmp_path / "journal.jsonl"
+    text = file.read_bytes()
+    lines = text.splitlines(keepends=True)
+    assert len(lines) == 1 + total == 1 + 20
+    cuts = [sum(map(len, lines[:count])) for count in range(len(lines) + 1)]
+    cuts += random.Random(0).sample(range(len(text)), 6)
+    for cut in cuts:
+        file.write_bytes(text[:cut])
+        kept = max(0, text[:cut].count(b"\n") - 1)
+        again = compile_in(tmp_path)
+        assert outcome(again) == whole
+        assert (again.detailed_results["resumed_calls"], len(CALLS)) == (kept, total - kept)
+
+
+def test_scores_before_a_bug_of_the_metric_are_kept(tmp_path):
+    left = [15]
+
+    def breaking(example, prediction):
+        left[0] -= 1
+        return {True: counting(example, prediction)}[left[0] >= 0]
+
+    with pytest.raises(MetricError):
+        compile_in(tmp_path, metric=breaking, num_threads=1)
+    left[0] = 1000
+    CALLS.clear()
+    tuned = optimizer(tmp_path, metric=breaking).compile(student(), trainset=reviews(6))
+    assert (tuned.detailed_results["resumed_calls"], len(CALLS)) == (15, 5)
+
+
+def test_a_finished_run_goes_on_with_a_larger_budget(tmp_path):
+    compile_in(tmp_path)
+    more = compile_in(tmp_path, budget=Budget(metric_calls=40), num_threads=1)
+    assert more.detailed_results["resumed_calls"] == 20
+    assert len(CALLS) == more.detailed_results["metric_calls"] - 20 > 0
+
+
+def test_tokens_of_the_earlier_process_count(tmp_path):
+    first = compile_in(tmp_path, budget=Budget(tokens=30), num_threads=1)
+    again = compile_in(tmp_path, budget=Budget(tokens=30), num_threads=1)
+    assert CALLS == []
+    assert first.detailed_results["stop_reason"] == "budget spent (tokens: 30)"
+    assert outcome(again) == outcome(first)
+    assert again.detailed_results["tokens"] == first.detailed_results["tokens"] == 30
+
+
+def test_a_pipeline_goes_on_with_the_calls_it_was_conditioned_on(tmp_path):
+    lm = rule_lm(lambda system, user: obey(system, user) if user.startswith("n") else f"n{user}")
+    with dspy.context(lm=lm):
+        first = compile_in(tmp_path, Pipeline(), infiller=ScriptedInfiller("five", "note it"))
+        infiller = ScriptedInfiller("five", "note it")
+        again = compile_in(tmp_path, Pipeline(), infiller=infiller)
+    assert CALLS == []
+    assert outcome(again) == outcome(first)
+    assert infiller.canvases[0].context[1].parts[0].startswith("n")
+
+
+@pytest.mark.filterwarnings("ignore")  # COPRO sets a deprecated prefix
+def test_a_base_that_has_finished_is_not_run_again(tmp_path):
+    settings = {"metric": None, "budget": Budget(metric_calls=60)}
+    better = rule_lm(propose_or_obey)
+    with dspy.context(lm=better, adapter=dspy.ChatAdapter()):
+        first = compile_in(tmp_path, base=COPRO(metric=counting, breadth=3, depth=1), **settings)
+        calls = better.engine.num_calls
+        again = compile_in(tmp_path, base=COPRO(metric=counting, breadth=3, depth=1), **settings)
+    assert (CALLS, better.engine.num_calls) == ([], calls)
+    assert outcome(again) == outcome(first)
+    assert "arm" in again.detailed_results["instructions_before"]["self"]
+
+
+def other_metric(example, prediction, trace=None):
+    return 0.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "aspect"),
+    [
+        ({"program": student("Judge it.")}, "program"),
+        ({"metric": other_metric}, "metric"),
+        ({"infiller": ScriptedInfiller("a", "b")}, "infiller"),
+        ({"seed": 1}, "settings"),
+        ({"lock": ["text"]}, "settings"),
+    ],
+)
+def test_another_run_is_refused_before_any_call(changes, aspect, tmp_path, lm):
+    compile_in(tmp_path)
+    calls = lm.engine.num_calls
+    with pytest.raises(SettingsError, match=f"of a run with another .*{aspect}"):
+        compile_in(tmp_path, **changes)
+    assert lm.engine.num_calls == calls
+
+
+def test_other_data_and_another_adapter_are_refused(tmp_path):
+    compile_in(tmp_path)
+    with pytest.raises(SettingsError, match="another trainset, valset"):
+        optimizer(tmp_path).compile(student(), trainset=reviews(7))
+    with dspy.context(adapter=dspy.JSONAdapter()), pytest.raises(SettingsError, match="another adapter"):
+        compile_in(tmp_path)
+
+
+def test_an_lm_is_another_by_its_name_and_parameters_but_not_by_its_key():
+    from dspy_diffusion_infill.search.fingerprint import _open_parameters
+
+    lm = rule_lm(obey)
+    lm.kwargs = {"temperature": 1, "max_tokens": 9, "api_key": "secret", "extra_headers": {}}
+    assert _open_parameters(lm) == {"temperature": 1, "max_tokens": 9}
+    assert usage.lms_of(student())[0].model == "rule/test"
