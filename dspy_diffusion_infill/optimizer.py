@@ -31,7 +31,7 @@ from dspy_diffusion_infill.search.selection import Selection
 from dspy_diffusion_infill.search.settings import check_settings, plain_settings
 from dspy_diffusion_infill.search.start import conditioning_calls, score_start
 from dspy_diffusion_infill.search.task import Task, make_task
-from dspy_diffusion_infill.search.usage import Usage, check_prices, lms_of, warn_if_uncounted
+from dspy_diffusion_infill.search.usage import check_caps, lms_of, track, warn_if_uncounted
 from dspy_diffusion_infill.serving.connect import connect
 
 logger = logging.getLogger(__name__)
@@ -151,9 +151,9 @@ class DiffusionInfill(Teleprompter):
         check_base_arguments(self.base, teacher, base_kwargs)
         infiller = connect(self.infiller, self.denoising)
         meter = Meter(resolve_budget(self.budget, len(task.valset)))
-        check_prices(meter.budget, lms_of(task.student))
+        check_caps(meter.budget, lms_of(task.student))
         self._announce(task, meter.budget, infiller)
-        usage = Usage(meter, outer=dspy.settings.usage_tracker)
+        usage = track(meter)
         settings = self.get_params() | {"base_kwargs": dict(base_kwargs or {})}
         run = fingerprint(task, metric=self._metric(), infiller=infiller, settings=settings)
         with (

@@ -23,8 +23,11 @@ from dspy_diffusion_infill import (
 from dspy_diffusion_infill.errors import EvaluationError, InfillerUnavailableError, MetricError, SettingsError
 from dspy_diffusion_infill.prompts.program import instructions_of
 from dspy_diffusion_infill.search import failures, usage
+from dspy_diffusion_infill.search.usage import COUNTS_USAGE
 from tests.doubles import ScriptedInfiller, exact, obey, reviews, rule_lm, system_text
 from tests.test_base import propose_or_obey
+
+needs_usage = pytest.mark.skipif(not COUNTS_USAGE, reason="this DSPy cannot count usage")
 
 VAGUE = "Rate the text."
 FEW = Denoising(num_candidates=3)
@@ -467,6 +470,7 @@ def test_the_cost_is_estimated_without_a_call(student, lm):
     assert lm.engine.num_calls == 0
 
 
+@needs_usage
 def test_tokens_end_a_run(student, lm):
     # each call of the double costs a token in and a token out
     outer = UsageTracker()
@@ -478,6 +482,7 @@ def test_tokens_end_a_run(student, lm):
     assert sum(entry["total_tokens"] for entry in outer.usage_data["rule/test"]) == results["tokens"]
 
 
+@needs_usage
 def test_the_base_pays_with_the_same_tokens(student, lm):
     base = optimizer(ScriptedInfiller("Be warm"), budget="light")
     tuned = optimizer(base=base, budget=Budget(tokens=100)).compile(student, trainset=reviews())
@@ -485,6 +490,7 @@ def test_the_base_pays_with_the_same_tokens(student, lm):
     assert tuned.detailed_results["tokens"] == 2 * lm.engine.num_calls <= 100 + 2
 
 
+@needs_usage
 def test_dollars_end_a_run(student, lm, monkeypatch):
     monkeypatch.setattr(usage, "price_of", lambda name: {"rule/test": (0.01, 0.02)}[name])
     tuned = optimizer(budget=Budget(usd=0.9), num_threads=1).compile(student, trainset=reviews())
@@ -492,6 +498,7 @@ def test_dollars_end_a_run(student, lm, monkeypatch):
     assert lm.engine.num_calls == 30
 
 
+@needs_usage
 def test_a_cap_in_dollars_is_refused_where_no_price_is_known(student, lm, monkeypatch):
     monkeypatch.setattr(usage, "price_of", lambda name: None)
     with pytest.raises(SettingsError, match=r"no price is known, .*got LMs \['rule/test'\]"):
@@ -499,6 +506,7 @@ def test_a_cap_in_dollars_is_refused_where_no_price_is_known(student, lm, monkey
     assert lm.engine.num_calls == 0
 
 
+@needs_usage
 def test_a_cap_on_tokens_that_may_never_be_reached_is_told(student, caplog, monkeypatch):
     monkeypatch.setattr(usage.Usage, "add_usage", lambda self, lm, entry: None)
     optimizer(budget=Budget(tokens=5)).compile(student, trainset=reviews())

@@ -10,9 +10,12 @@ from dspy_diffusion_infill import Budget, CompactAdapter, Denoising, DiffusionIn
 from dspy_diffusion_infill.errors import MetricError, SettingsError
 from dspy_diffusion_infill.prompts.program import instructions_of
 from dspy_diffusion_infill.search import usage
+from dspy_diffusion_infill.search.usage import COUNTS_USAGE
 from tests.doubles import ScriptedInfiller, obey, reviews, rule_lm
 from tests.test_base import propose_or_obey
 from tests.test_optimizer import Pipeline
+
+needs_usage = pytest.mark.skipif(not COUNTS_USAGE, reason="this DSPy cannot count usage")
 
 CALLS = []
 
@@ -100,6 +103,7 @@ def test_a_finished_run_goes_on_with_a_larger_budget(tmp_path):
     assert len(CALLS) == more.detailed_results["metric_calls"] - 20 > 0
 
 
+@needs_usage
 def test_tokens_of_the_earlier_process_count(tmp_path):
     first = compile_in(tmp_path, budget=Budget(tokens=30), num_threads=1)
     again = compile_in(tmp_path, budget=Budget(tokens=30), num_threads=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,6 +15,9 @@ from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.search.budget import Budget, Meter
 
 logger = logging.getLogger(__name__)
+
+COUNTS_USAGE = tuple(map(int, re.findall(r"\d+", dspy.__version__)[:3])) >= (3, 1, 3)
+"""Whether DSPy's threads survive a usage tracker; before 3.1.3 every one of them fails."""
 
 Price = tuple[float, float]
 """US dollars for a token in, and for a token out."""
@@ -55,6 +59,12 @@ class Usage(UsageTracker):
         return self._prices[lm]
 
 
+def track(meter: Meter) -> UsageTracker | None:
+    """The usage tracker of a run; the one in force where this DSPy's threads do not survive one."""
+    outer = dspy.settings.usage_tracker
+    return Usage(meter, outer=outer) if COUNTS_USAGE else outer
+
+
 def price_of(lm: str) -> Price | None:
     """What LiteLLM's table says a model's tokens cost, without any discount; None if it does not know it."""
     # slow to import, and only needed for a cap in dollars
@@ -65,12 +75,17 @@ def price_of(lm: str) -> Price | None:
     return None
 
 
-def check_prices(budget: Budget, lms: Iterable[dspy.BaseLM]) -> None:
-    """Refuse a cap in dollars that could never be reached.
+def check_caps(budget: Budget, lms: Iterable[dspy.BaseLM]) -> None:
+    """Refuse a cap on tokens or dollars that could never be reached.
 
     Raises:
-        SettingsError: If no price is known for one of the LMs.
+        SettingsError: If this DSPy cannot count usage, or no price is known for one of the LMs.
     """
+    if not COUNTS_USAGE and (budget.tokens is not None or budget.usd is not None):
+        raise SettingsError(
+            f"tokens and usd must be left out before DSPy 3.1.3, which cannot count them; got DSPy "
+            f"{dspy.__version__}. Set metric_calls or seconds."
+        )
     if budget.usd is None:
         return
     unknown = sorted({lm.model for lm in lms if price_of(lm.model) is None})
