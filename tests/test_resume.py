@@ -4,12 +4,16 @@ import random
 
 import dspy
 import pytest
-from dspy.teleprompt import COPRO
+from dspy.teleprompt import COPRO, Teleprompter
 
 from dspy_diffusion_infill import Budget, CompactAdapter, Denoising, DiffusionInfill
 from dspy_diffusion_infill.errors import MetricError, SettingsError
 from dspy_diffusion_infill.prompts.program import instructions_of
 from dspy_diffusion_infill.search import usage
+from dspy_diffusion_infill.search.budget import Meter
+from dspy_diffusion_infill.search.evaluation import Evaluator
+from dspy_diffusion_infill.search.journal import open_journal
+from dspy_diffusion_infill.search.metrics import Metric
 from dspy_diffusion_infill.search.usage import COUNTS_USAGE
 from tests.doubles import ScriptedInfiller, obey, reviews, rule_lm
 from tests.test_base import propose_or_obey
@@ -135,6 +139,58 @@ def test_a_base_that_has_finished_is_not_run_again(tmp_path):
     assert (CALLS, better.engine.num_calls) == ([], calls)
     assert outcome(again) == outcome(first)
     assert "arm" in again.detailed_results["instructions_before"]["self"]
+
+
+class Recasting(Teleprompter):
+    """Gives back a program of another type, whose instructions and demos do not tell it whole."""
+
+    def __init__(self, metric):
+        super().__init__()
+        self.metric, self.runs = metric, []
+
+    def compile(self, student, *, trainset):
+        self.runs.append(1)
+        return Recast(student.signature)
+
+
+class Recast(dspy.Predict):
+    pass
+
+
+def test_a_base_whose_result_json_cannot_hold_runs_again(tmp_path):
+    base = Recasting(counting)
+    for _ in range(2):
+        assert type(compile_in(tmp_path, base=base)) is Recast
+    assert len(base.runs) == 2
+
+
+def board(journal, demos=()):
+    program = student()
+    program.demos = list(demos)
+    meter = Meter(Budget(metric_calls=100))
+    return Evaluator(
+        program,
+        metric=Metric(counting),
+        examples=reviews(2),
+        role="valset",
+        meter=meter,
+        num_threads=1,
+        max_unscored=0.2,
+        journal=journal,
+    )
+
+
+def test_a_score_is_of_one_set_of_demos_and_a_run_without_a_trace_does_not_stand_in_for_one(tmp_path):
+    pairs = [({"self": "Be warm"}, 0), ({"self": "Be warm"}, 1)]
+    with open_journal(tmp_path, {}, resume=True) as journal:
+        board(journal).run(pairs)
+    resumed = []
+    for demos, keep_traces in (((), False), (reviews(1), False), ((), True)):
+        with open_journal(tmp_path, {}, resume=True) as journal:
+            again = board(journal, demos)
+            again.run(pairs, keep_traces=keep_traces)
+        resumed.append(again.num_resumed)
+    assert resumed == [2, 0, 0]
 
 
 def other_metric(example, prediction, trace=None):
