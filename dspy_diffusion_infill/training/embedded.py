@@ -1,9 +1,9 @@
 """The recipe of the embedded model: a small LLaDA that rates reviews and writes the instruction it was given.
 
-Three stages, as the paper's models were made: a *start* with full masking on unpaired sentences and
-instructions (LLaDA's pretraining), then full-sequence SFT, then a light response-only refinement. Both of the
-latter mix the two objectives: response-only updates alone soon erase the infilling, full-sequence ones alone
-teach the answers slowly.
+Reading comes first: the whole answer masked, on one rating scheme, ten, forty, all. Then full-sequence SFT,
+then a light response-only refinement; both mix the objectives, since response-only updates alone may erase the
+infilling and full-sequence ones alone teach the answers slowly. Differs from LLaDA: no pretraining on
+unpaired text, which delayed reading (docs/log.md).
 
     python -m dspy_diffusion_infill.training.embedded --data DIR --output DIR
 """
@@ -89,7 +89,7 @@ def build(data: Path, output: Path, recipe: Recipe, *, use_cpu: bool = False) ->
     """Train the model from nothing, or go on where an interrupted build stopped.
 
     Args:
-        data: Folder with `sst5_train.jsonl` and `sst2_train.jsonl`.
+        data: Folder with `sst5_train.jsonl`.
         output: Receives the checkpoint, and beside it a folder of work in progress.
         recipe: What to build.
         use_cpu: Stay on the CPU even if there is a GPU.
@@ -187,9 +187,7 @@ def _save(model: LlamaForCausalLM, tokenizer: Tokenizer, vocabulary: Vocabulary,
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="Build the embedded model; an interrupted build goes on.")
-    parser.add_argument(
-        "--data", type=Path, required=True, help="folder with sst5_train.jsonl and sst2_train.jsonl"
-    )
+    parser.add_argument("--data", type=Path, required=True, help="folder with sst5_train.jsonl")
     parser.add_argument("--output", type=Path, required=True, help="folder of the checkpoint")
     parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
     options = parser.parse_args(arguments)

@@ -26,8 +26,6 @@ class Stage:
     name: str
     num_updates: int
     learning_rate: float
-    paired: bool = True
-    """Whether instructions, reviews and answers stand together."""
     shots: tuple[int, ...] = (1, 1, 4, 8, 8)
     """Reviews a row; one of these a batch."""
     num_schemes: int | None = None
@@ -43,10 +41,10 @@ class Stage:
 
 
 class RealReviews:
-    """Labelled sentences from `sst5_SPLIT.jsonl` and `sst2_SPLIT.jsonl`, by grade.
+    """Labelled sentences from `sst5_SPLIT.jsonl`, by grade.
 
     Args:
-        folder: Holds the files; each line has `text` and `label`, from 0 (very negative) up.
+        folder: Holds the file; each line has `text` and `label`, from 0 (very negative) up.
         split: Part of the file names.
     """
 
@@ -55,7 +53,6 @@ class RealReviews:
         self.by_grade = {
             grade: [text for text, label in five if label == grade] for grade in range(NUM_GRADES)
         }
-        self.unpaired = [row["text"] for row in _rows(folder / f"sst2_{split}.jsonl")]
 
     def draw(self, grade: int, random: Random) -> str:
         """A sentence of this grade."""
@@ -85,13 +82,12 @@ class World:
             update: Number of the update in its stage.
         """
         random = Random(f"{seed}:{stage.name}:{update}")
-        draw = self._paired if stage.paired else self._unpaired
         shots = random.choice(stage.shots)
-        rows = [draw(random, shots, stage) for _ in range(batch_tokens // (15 + 25 * shots))]
+        rows = [self._row(random, shots, stage) for _ in range(batch_tokens // (15 + 25 * shots))]
         objectives: list[Objective] = [random.choice(stage.objectives) for _ in rows]
         return collate(rows, objectives, random.getrandbits(62), self.vocabulary)
 
-    def _paired(self, random: Random, shots: int, stage: Stage) -> Example:
+    def _row(self, random: Random, shots: int, stage: Stage) -> Example:
         """An instruction, and as many reviews with their answers, of grades that the scheme can tell."""
         instruction = random.choice(self.instructions(stage.num_schemes))
         turns = [Message.text("system", instruction.text)]
@@ -102,16 +98,6 @@ class World:
         given = frozenset({"user"}) if random.random() < stage.given_share else frozenset()
         padding = random.randint(0, stage.padding) if shots == 1 else 0
         return encode(turns, self.vocabulary, given=given, padding=padding)
-
-    def _unpaired(self, random: Random, shots: int, stage: Stage) -> Example:
-        """Sentences alone, or an instruction alone."""
-        if random.random() < 0.3:
-            return encode(
-                [Message.text("system", random.choice(self.instructions(stage.num_schemes)).text)],
-                self.vocabulary,
-            )
-        reviews = [self._review(random, random.randrange(NUM_GRADES), stage.real_share) for _ in range(shots)]
-        return encode([Message.text("user", review) for review in reviews], self.vocabulary)
 
     def _review(self, random: Random, grade: int, real_share: float) -> str:
         if random.random() < real_share:
