@@ -1,7 +1,7 @@
 """The recipe of the embedded model: a small LLaDA that rates reviews and writes the instruction it was given.
 
 Reading comes first: the whole answer masked, on one rating scheme, ten, forty, all. Then full-sequence SFT,
-then a light response-only refinement; both mix the objectives, since response-only updates alone may erase the
+then a light response-only refinement; both mix the objectives, since response-only updates may erase the
 infilling and full-sequence ones alone teach the answers slowly. Differs from LLaDA: no pretraining on
 unpaired text, which delayed reading (docs/log.md).
 
