@@ -58,12 +58,11 @@ class Recipe:
     seed: int = 0
     stages: tuple[Stage, ...] = (
         Stage(name="one", num_updates=220, learning_rate=1.5e-3, num_schemes=1, **READING),
-        Stage(name="ten", num_updates=280, learning_rate=1.5e-3, num_schemes=10, **READING),
-        Stage(name="forty", num_updates=350, learning_rate=1.5e-3, num_schemes=40, **READING),
-        Stage(name="all", num_updates=1000, learning_rate=1.5e-3, **READING),
-        Stage(name="fs", num_updates=1700, learning_rate=1.2e-3, objectives=FS_MIX, real_share=0.05),
-        Stage(name="fs2", num_updates=1300, learning_rate=1.2e-3, objectives=FS_MIX, real_share=0.05),
-        Stage(name="ro", num_updates=300, learning_rate=6e-4, objectives=RO_MIX, real_share=0.15),
+        Stage(name="ten", num_updates=300, learning_rate=1.5e-3, num_schemes=10, **READING),
+        Stage(name="forty", num_updates=500, learning_rate=1.5e-3, num_schemes=40, **READING),
+        Stage(name="all", num_updates=4000, learning_rate=1.5e-3, real_share=0.05, **READING),
+        Stage(name="fs", num_updates=6000, learning_rate=1.2e-3, objectives=FS_MIX, real_share=0.05),
+        Stage(name="ro", num_updates=1000, learning_rate=6e-4, objectives=RO_MIX, real_share=0.1),
     )
 
 

@@ -83,9 +83,17 @@ class World:
         """
         random = Random(f"{seed}:{stage.name}:{update}")
         shots = random.choice(stage.shots)
-        rows = [self._row(random, shots, stage) for _ in range(batch_tokens // (15 + 25 * shots))]
+        rows = self._like_long(random, shots, stage, batch_tokens // (15 + 25 * shots))
         objectives: list[Objective] = [random.choice(stage.objectives) for _ in rows]
         return collate(rows, objectives, random.getrandbits(62), self.vocabulary)
+
+    def _like_long(self, random: Random, shots: int, stage: Stage, count: int) -> list[Example]:
+        """Rows of about one length, any length as likely as it is drawn: a third of a batch was padding."""
+        drawn = sorted(
+            (self._row(random, shots, stage) for _ in range(4 * count)), key=lambda row: len(row.ids)
+        )
+        first = random.randrange(4) * count
+        return drawn[first : first + count]
 
     def _row(self, random: Random, shots: int, stage: Stage) -> Example:
         """An instruction, and as many reviews with their answers, of grades that the scheme can tell."""
