@@ -125,7 +125,7 @@ def vague_program() -> dspy.Predict:
 def task_lm(name: str | None) -> dspy.LM:
     """The LM that answers: any `dspy.LM`, or the embedded model, which writes freely."""
     if name is not None:
-        return dspy.LM(name, max_tokens=32)
+        return dspy.LM(name)
     from dspy_diffusion_infill import DiffusionLM  # says what to install if torch is not
 
     return DiffusionLM("embedded", max_tokens=ANSWER_TOKENS)

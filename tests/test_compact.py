@@ -30,6 +30,11 @@ def test_many_fields_show_name_and_value_lines():
     assert assistant["content"] == "label: good\nscore: 4"
 
 
+def test_several_output_fields_are_asked_for_by_name():
+    system = adapter.format(MANY, [], {"title": "C", "body": "D"})[0]["content"]
+    assert system == "Judge.\n\nAnswer in this form:\nlabel: <label>\nscore: <score>"
+
+
 def test_a_rendered_answer_parses_back():
     values = {"label": "rather\ngood: yes", "score": 4}
     assert adapter.parse(MANY, adapter.format_assistant_message_content(MANY, values)) == values

@@ -11,6 +11,7 @@ import pytest
 from benchmarks.demo_gap import Cell, gap_closed, shuffled
 from benchmarks.report import write_json
 from benchmarks.tasks import RandomInfiller, generated_reviews
+from dspy_diffusion_infill import demo
 from dspy_diffusion_infill.cli import app
 from dspy_diffusion_infill.demo import (
     NUM_SCORED,
@@ -26,6 +27,7 @@ from dspy_diffusion_infill.engine.model import load
 from dspy_diffusion_infill.prompts.canvas import Canvas, Masked, Message
 from dspy_diffusion_infill.prompts.compact import CompactAdapter
 from dspy_diffusion_infill.training.schemes import ORACLE, VAGUE, Scheme, held_out_schemes
+from tests.doubles import rule_lm
 
 
 def test_the_demo_improves_a_vague_instruction_and_says_by_how_much(tmp_path: Path):
@@ -38,6 +40,23 @@ def test_the_demo_improves_a_vague_instruction_and_says_by_how_much(tmp_path: Pa
     assert after > before
     assert oracle > before
     assert (tmp_path / "demo" / "report.html").is_file()
+
+
+def test_another_lm_gets_copro_in_front(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The LM rates rightly once its instruction names the scale, and proposes such an instruction to COPRO."""
+    scheme = next(scheme for scheme in held_out_schemes() if len(scheme.labels) == 5)
+    grades = dict(written_reviews("test"))
+
+    def answer(system: str, user: str) -> str:
+        if "proposed_instruction: <" in system:
+            return f"proposed_instruction: Score, worst={scheme.worst}.\nproposed_prefix_for_output_field: R:"
+        return scheme.label(grades[user]) if scheme.worst in system else "fine"
+
+    monkeypatch.setattr(demo, "task_lm", lambda name: rule_lm(answer))
+    found = demo.run_demo(lm="some/lm", output=tmp_path)
+    assert found.scores["before"] == 0
+    assert found.scores["after"] == 1
+    assert found.instructions["after"] == f"Score, worst={scheme.worst}."
 
 
 def test_the_task_lm_obeys_instructions_it_never_saw_and_not_the_vague_one():

@@ -16,8 +16,9 @@ class CompactAdapter(dspy.Adapter):
 
     The system message is the signature's instructions, stripped. A user turn is the input value alone if the
     signature has one input field, else one `name: value` line per field; an assistant turn is laid out the
-    same way with the output fields. Demos are user and assistant turns. Field descriptions and types are not
-    shown, so the instructions must say what is wanted; values are parsed by DSPy's own rules for their types.
+    same way with the output fields, and the system message then ends in that layout. Demos are user and
+    assistant turns. Field descriptions and types are not shown, so the instructions must say what is wanted;
+    values are parsed by DSPy's own rules for their types.
 
     The embedded model is taught in exactly this layout.
 
@@ -34,8 +35,11 @@ class CompactAdapter(dspy.Adapter):
     """
 
     def format_system_message(self, signature: type[dspy.Signature]) -> str:
-        """The instructions, stripped."""
-        return signature.instructions.strip()
+        """The instructions, stripped; with several output fields, then the form of an answer."""
+        instructions = signature.instructions.strip()
+        if len(signature.output_fields) == 1:
+            return instructions
+        return "\n".join((instructions, "", "Answer in this form:", *map(_slot, signature.output_fields)))
 
     def format_user_message_content(
         self,
@@ -77,6 +81,10 @@ class CompactAdapter(dspy.Adapter):
             missing = [name for name in signature.output_fields if name not in values]
             raise _parse_error(signature, completion, f"The answer lacks {missing}.")
         return {name: values[name] for name in signature.output_fields}
+
+
+def _slot(name: str) -> str:
+    return f"{name}: <{name}>"
 
 
 def _parse_error(signature: type[dspy.Signature], completion: str, message: str) -> AdapterParseError:
