@@ -43,7 +43,7 @@ def test_the_demo_improves_a_vague_instruction_and_says_by_how_much(tmp_path: Pa
 
 
 def test_another_lm_gets_copro_in_front(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The LM rates rightly once its instruction names the scale, and proposes such an instruction to COPRO."""
+    """The LM rates rightly once told the scale, and proposes to COPRO an instruction that does."""
     scheme = next(scheme for scheme in held_out_schemes() if len(scheme.labels) == 5)
     grades = dict(written_reviews("test"))
 
