@@ -61,8 +61,8 @@ class Recipe:
         Stage(name="ten", num_updates=300, learning_rate=1.5e-3, num_schemes=10, **READING),
         Stage(name="forty", num_updates=500, learning_rate=1.5e-3, num_schemes=40, **READING),
         Stage(name="all", num_updates=4000, learning_rate=1.5e-3, real_share=0.05, **READING),
-        Stage(name="fs", num_updates=6000, learning_rate=1.2e-3, objectives=FS_MIX, real_share=0.05),
-        Stage(name="ro", num_updates=1000, learning_rate=6e-4, objectives=RO_MIX, real_share=0.1),
+        Stage(name="fs", num_updates=3600, learning_rate=1.2e-3, objectives=FS_MIX, real_share=0.05),
+        Stage(name="ro", num_updates=600, learning_rate=6e-4, objectives=RO_MIX, real_share=0.1),
     )
 
 
