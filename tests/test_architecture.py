@@ -14,6 +14,7 @@ PACKAGE = "dspy_diffusion_infill"
 PURE = {
     "errors",
     "engine.schedule",
+    "judges.parse",
     "prompts.canvas",
     "prompts.candidates",
     "prompts.locks",
