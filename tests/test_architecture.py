@@ -15,6 +15,7 @@ PURE = {
     "errors",
     "engine.schedule",
     "judges.parse",
+    "judges.templates",
     "prompts.canvas",
     "prompts.candidates",
     "prompts.locks",

@@ -18,7 +18,7 @@ DELIMITER = "[RESULT]"
 """Stands before the score in the reply of a Prometheus judge."""
 
 Form = Literal["result", "bare"]
-"""`result`: feedback, the delimiter, the score. `bare`: the score alone; the delimiter may stand before it."""
+"""`result`: feedback, the delimiter, the score. `bare`: the score, with or without the delimiter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,26 +126,21 @@ def defuse(text: str) -> str:
 _WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 """Full-width forms of ASCII, one character for one."""
 
-_DELIMITER = re.compile(r"[\[\u3010]\s*RESULTS?\b(?:\s*[\]\u3011])?", re.IGNORECASE)
+_DELIMITER = re.compile(r"[\[【]\s*RESULTS?\b(?:\s*[\]】])?", re.IGNORECASE)
 """Also without its end: `[RESULT: 4]`."""
 
-_QUOTED = re.compile(
-    r"\"[^\"\n]*\"|\u201c[^\u201d\n]*\u201d|\xab[^\xbb\n]*\xbb|\u300c[^\u300d\n]*\u300d"
-    r"|`[^`\n]*`|(?<!\w)'[^'\n]*'(?!\w)"
-)
+_QUOTED = re.compile(r"\"[^\"\n]*\"|“[^”\n]*”|«[^»\n]*»|「[^」\n]*」|`[^`\n]*`|(?<!\w)'[^'\n]*'(?!\w)")
 _WRAPPED = re.compile(r"([\"'`])((?:(?!\1).)*)\1", re.DOTALL)
 _PREFIX = re.compile(r"^[\s#*]*Feedback:\**\s*", re.IGNORECASE)
 
 _NUMBER = r"[-+\u2212]?(?:\d+(?:[.,\u066b]\d+)?|[.]\d+)"
 _LEAD = r"[\s:=*_~#|()\[\]{}\"'`\u2013\u2014\u2022-]*?"
 _LABEL = r"(?:[^\W\d_]+(?:[ ][^\W\d_]+)?[ *_]*[:=])?"
-_GLUED = r"A-Za-z_\xbc-\xbe"
-"""What makes a number another word when it follows at once: `4th`, `4\xbd`. Units of other scripts do not."""
+_GLUED = r"A-Za-z_¼½¾"
+"""What makes a number another word when it follows at once: `4th`, `4½`. Units of other scripts do not."""
 _VERDICT = re.compile(rf"{_LEAD}{_LABEL}{_LEAD}(?P<number>(?>{_NUMBER}))(?![{_GLUED}])(?P<tail>[^\n]*)")
 _LISTED = re.compile(r"[.)][ \t]+\w")
-_FURTHER = re.compile(
-    rf"(?P<of>/|\b(?:out of|of|von|van|sur|de|su|av|\u0438\u0437)\b)?\s*(?P<number>(?>{_NUMBER}))"
-)
+_FURTHER = re.compile(rf"(?P<of>/|\b(?:out of|of|von|van|sur|de|su|av|из)\b)?\s*(?P<number>(?>{_NUMBER}))")
 
 
 def _unwrapped(reply: str) -> str:

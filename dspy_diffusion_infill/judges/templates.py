@@ -1,0 +1,187 @@
+"""What judges are told: templates, conversation forms and rubrics, read from `assets/judges.toml`.
+
+Pure: no dspy, no torch.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from importlib import resources
+from typing import Any, Literal
+
+from dspy_diffusion_infill.errors import SettingsError
+from dspy_diffusion_infill.judges.parse import Form, Scale, defuse, write_number
+
+Field = Literal["instruction", "response", "reference_answer", "source"]
+"""What a judge may be shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rubric:
+    r"""What is judged, and what each score means.
+
+    Example:
+        >>> Rubric("Is it short?", {1: "No.", 2: "Yes."}).text
+        '[Is it short?]\nScore 1: No.\nScore 2: Yes.'
+    """
+
+    criterion: str
+    descriptions: Mapping[float, str]
+    """By score; the least and the greatest are the ends of the scale."""
+    source: str = "the user"
+
+    @property
+    def scale(self) -> Scale:
+        return Scale(min(self.descriptions), max(self.descriptions))
+
+    @property
+    def text(self) -> str:
+        lines = [
+            f"Score {write_number(score)}: {self.descriptions[score]}" for score in sorted(self.descriptions)
+        ]
+        return "\n".join([f"[{self.criterion}]", *lines])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversation:
+    """How a judge was fine-tuned to be addressed, and how its authors decode."""
+
+    source: str
+    system: str
+    join: str | None = None
+    """Between the system text and the user's in one user turn; None for a system message of its own."""
+    decoding: Mapping[str, float] = field(default_factory=dict)
+    """Arguments for `dspy.LM`."""
+
+    def messages(self, user: str) -> list[dict[str, Any]]:
+        """The turns that ask.
+
+        Example:
+            >>> Conversation(source="", system="Be fair.", join=" ").messages("Rate it.")
+            [{'role': 'user', 'content': 'Be fair. Rate it.'}]
+        """
+        if not self.system or self.join is not None:
+            return [{"role": "user", "content": self.system + (self.join or "") + user}]
+        return [{"role": "system", "content": self.system}, {"role": "user", "content": user}]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Template:
+    """What a judge is told, with places for what it judges.
+
+    Example:
+        >>> template("c-gen").fields
+        ('source', 'reference_answer', 'response')
+    """
+
+    name: str
+    source: str
+    text: str
+    fields: tuple[Field, ...]
+    form: Form
+    opening: str
+    """Begins the reply, at the end of the prompt."""
+    conversation: str
+    """Name of the usual conversation form."""
+    scale: Scale | None = None
+    """None if the rubric says it."""
+
+    @property
+    def is_page(self) -> bool:
+        """Whether the text has places for what is judged, which else is a user turn of its own."""
+        return any(f"{{{name}}}" in self.text for name in self.fields)
+
+    def with_rubric(self, rubric: Rubric | None) -> Template:
+        """The template with rubric and scale written in: its text is then what an optimizer edits.
+
+        Raises:
+            SettingsError: If there is no rubric where one is needed.
+        """
+        needs = [word for word in ("rubric", "criterion") if f"{{{word}}}" in self.text]
+        scale = self.scale or (rubric and rubric.scale)
+        if scale is None or (needs and rubric is None):
+            raise SettingsError(
+                f"rubric must be a Rubric, which the template {self.name!r} writes in; got None."
+            )
+        words = {"lowest": write_number(scale.lowest), "highest": write_number(scale.highest)}
+        words |= {"rubric": rubric.text, "criterion": rubric.criterion} if rubric else {}
+        return replace(self, text=_write_in(self.text, words), scale=scale)
+
+    def page(self, instructions: str, values: Mapping[str, str]) -> str:
+        """Lay out what is judged within the instructions, each value at its place.
+
+        A value whose place the instructions have lost, since an optimizer rewrote them, follows under its
+        heading. Values are written in once, without any verdict of their own (`defuse`); a value that is not
+        given leaves its place.
+        """
+        lost = [name for name in self.fields if name in values and f"{{{name}}}" not in instructions]
+        text = "\n\n".join([instructions, *map(self._section, lost)])
+        return "\n\n".join(filter(None, [self._filled(text, values), self.opening]))
+
+    def example(self, values: Mapping[str, str]) -> str:
+        """What is judged alone, each value under its heading: the user's part of an example."""
+        shown = [self._section(name) for name in self.fields if name in values]
+        return self._filled("\n\n".join(shown), values)
+
+    def _filled(self, text: str, values: Mapping[str, str]) -> str:
+        return _write_in(text, {name: defuse(values[name]) for name in self.fields if name in values})
+
+    def _section(self, name: str) -> str:
+        """A place with the heading before it, as far as the template has one."""
+        place = f"{{{name}}}"
+        found = re.search(rf"^[^\n]*:\n+{re.escape(place)}", self.text, re.MULTILINE)
+        return found[0] if found else place
+
+
+def template(name: str) -> Template:
+    """A template by its name.
+
+    Raises:
+        SettingsError: If there is none of that name.
+    """
+    entry = dict(_entry("template", name))
+    scale = Scale(*entry.pop("scale")) if "scale" in entry else None
+    return Template(name=name, scale=scale, fields=tuple(entry.pop("fields")), **entry)
+
+
+def conversation(name: str) -> Conversation:
+    """A conversation form by its name.
+
+    Raises:
+        SettingsError: If there is none of that name.
+    """
+    return Conversation(**_entry("conversation", name))
+
+
+def rubric(name: str) -> Rubric:
+    """A rubric by its name.
+
+    Raises:
+        SettingsError: If there is none of that name.
+    """
+    entry = _entry("rubric", name)
+    descriptions = {float(score): text for score, text in entry["descriptions"].items()}
+    return Rubric(entry["criterion"], descriptions, entry["source"])
+
+
+def _write_in(text: str, words: Mapping[str, str]) -> str:
+    """Put each word in its place at once, so that no word's own braces are a place."""
+    places = "|".join(map(re.escape, words))
+    return re.sub(rf"\{{({places})\}}", lambda found: words[found[1]], text) if words else text
+
+
+def _entry(kind: str, name: str) -> Mapping[str, Any]:
+    known = _data()[kind]
+    if name not in known:
+        raise SettingsError(f"{kind} must be one of {', '.join(map(repr, known))}; got {name!r}.")
+    return known[name]
+
+
+@functools.cache
+def _data() -> Mapping[str, Mapping[str, Any]]:
+    file = resources.files("dspy_diffusion_infill").joinpath("assets", "judges.toml")
+    return tomllib.loads(file.read_text(encoding="utf-8"))
