@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -18,23 +16,25 @@ from dspy_diffusion_infill.prompts.locks import LockSetting, check_locks
 from dspy_diffusion_infill.prompts.program import instructions_of, with_instructions
 from dspy_diffusion_infill.prompts.protocols import program_locks
 from dspy_diffusion_infill.prompts.windows import SlidingWindow
-from dspy_diffusion_infill.search.base import check_base_arguments, choose_metric, metric_of, run_base
+from dspy_diffusion_infill.search.base import (
+    BaseResult,
+    check_base_arguments,
+    choose_metric,
+    metric_of,
+    run_base,
+)
 from dspy_diffusion_infill.search.budget import Budget, Meter, Preset, resolve_budget
 from dspy_diffusion_infill.search.estimate import Estimate, count_windows, estimate
-from dspy_diffusion_infill.search.evaluation import Evaluator
-from dspy_diffusion_infill.search.fingerprint import fingerprint
 from dspy_diffusion_infill.search.infilling import Search
-from dspy_diffusion_infill.search.journal import open_journal
 from dspy_diffusion_infill.search.metrics import Metric
 from dspy_diffusion_infill.search.proposals import Proposer
 from dspy_diffusion_infill.search.selection import Selection
+from dspy_diffusion_infill.search.session import Session
 from dspy_diffusion_infill.search.settings import check_settings, plain_settings
-from dspy_diffusion_infill.search.start import conditioning_calls, score_start
+from dspy_diffusion_infill.search.start import Start, find_start
 from dspy_diffusion_infill.search.task import Task, make_task
-from dspy_diffusion_infill.search.usage import check_caps, lms_of, track, warn_if_uncounted
+from dspy_diffusion_infill.search.usage import warn_if_uncounted
 from dspy_diffusion_infill.serving.connect import connect
-
-logger = logging.getLogger(__name__)
 
 
 class DiffusionInfill(Teleprompter):
@@ -147,69 +147,24 @@ class DiffusionInfill(Teleprompter):
             MetricError: If the metric raised, or returned no number.
             EvaluationError: If the program failed for a reason that says nothing about its prompt.
         """
-        task = make_task(student, trainset, valset)
         check_base_arguments(self.base, teacher, base_kwargs)
-        infiller = connect(self.infiller, self.denoising)
-        meter = Meter(resolve_budget(self.budget, len(task.valset)))
-        check_caps(meter.budget, lms_of(task.student))
-        self._announce(task, meter.budget, infiller)
-        usage = track(meter)
+        session = self._session(make_task(student, trainset, valset))
+        session.announce(self.base)
         settings = self.get_params() | {"base_kwargs": dict(base_kwargs or {})}
-        run = fingerprint(task, metric=self._metric(), infiller=infiller, settings=settings)
-        with (
-            dspy.context(callbacks=[*dspy.settings.callbacks, *self.callbacks], usage_tracker=usage),
-            open_journal(self.log_dir, run, resume=resume) as journal,
-        ):
+        with session.recorded(self.log_dir, settings, self.callbacks, resume=resume) as session:
             found = run_base(
                 self.base,
-                task,
+                session.task,
                 optional={"teacher": teacher, "valset": valset, "num_threads": self.num_threads},
                 required=base_kwargs or {},
-                meter=meter,
-                journal=journal,
+                meter=session.meter,
+                journal=session.journal,
             )
-            evaluator = functools.partial(
-                Evaluator,
-                metric=self._metric(),
-                meter=meter,
-                num_threads=self.num_threads or dspy.settings.num_threads,
-                max_unscored=self.selection.max_unscored,
-                journal=journal,
-            )
-            board = evaluator(found.program, examples=task.valset, role="valset")
-            if metric_of(self.base) == self._metric().function:
-                found.hand_over(board.add)
-            start = score_start(found, task, board, shots=self.selection.shots)
-            warn_if_uncounted(meter)
-            calls = conditioning_calls(start, found, task, board, evaluator, shots=self.selection.shots)
-            proposer = Proposer(
-                start,
-                program=found.program,
-                task=task,
-                calls=calls,
-                infiller=infiller,
-                masking=self.masking,
-                lock=self.lock,
-                guard=Guard() if isinstance(self.guard, str) else self.guard,
-                shots=self.selection.shots,
-                num_candidates=self.denoising.num_candidates,
-                seed=self.seed,
-            )
-            search = Search(
-                start,
-                board=board,
-                proposer=proposer,
-                selection=self.selection,
-                meter=meter,
-                passes=self.masking.passes,
-            )
+            start = find_start(found, session, reuse=metric_of(self.base) == session.metric.function)
+            warn_if_uncounted(session.meter)
+            search = Search(start, self._proposer(start, session), session, passes=self.masking.passes)
             reason = search.run()
-        tuned = with_instructions(found.program, search.best)
-        # a frozen program is refused by other optimizers, and left out of its parent's JSON
-        tuned._compiled = False
-        base = {"base_stopped": found.stopped, "base_error": found.error}
-        vars(tuned).update(search.reports({"stop_reason": reason, **base, "settings": self.get_params()}))
-        return tuned
+        return self._tuned(found, search, reason)
 
     def estimate(
         self,
@@ -242,7 +197,31 @@ class DiffusionInfill(Teleprompter):
     def _metric(self) -> Metric:
         return choose_metric(self.metric, self.base)
 
-    def _announce(self, task: Task, budget: Budget, infiller: Infiller) -> None:
-        share = f", at most {budget.base_share:.0%} of it by {type(self.base).__name__}" if self.base else ""
-        logger.info("This run may spend %s%s.", budget.describe(), share)
-        logger.info("It selects on %d examples, with fillings of %s.", len(task.valset), infiller.name)
+    def _session(self, task: Task) -> Session:
+        return Session(
+            task=task,
+            infiller=connect(self.infiller, self.denoising),
+            metric=self._metric(),
+            meter=Meter(resolve_budget(self.budget, len(task.valset))),
+            selection=self.selection,
+            num_threads=self.num_threads,
+        )
+
+    def _proposer(self, start: Start, session: Session) -> Proposer:
+        return Proposer(
+            start,
+            session,
+            masking=self.masking,
+            lock=self.lock,
+            guard=Guard() if isinstance(self.guard, str) else self.guard,
+            num_candidates=self.denoising.num_candidates,
+            seed=self.seed,
+        )
+
+    def _tuned(self, found: BaseResult, search: Search, reason: str) -> dspy.Module:
+        tuned = with_instructions(found.program, search.best)
+        # a frozen program is refused by other optimizers, and left out of its parent's JSON
+        tuned._compiled = False
+        base = {"base_stopped": found.stopped, "base_error": found.error}
+        vars(tuned).update(search.reports({"stop_reason": reason, **base, "settings": self.get_params()}))
+        return tuned

@@ -11,8 +11,6 @@ from typing import Any
 from dspy_diffusion_infill.errors import InfillError, InfillerUnavailableError
 from dspy_diffusion_infill.prompts.candidates import Candidate, key
 from dspy_diffusion_infill.prompts.windows import Window
-from dspy_diffusion_infill.search.budget import Meter
-from dspy_diffusion_infill.search.evaluation import Evaluator
 from dspy_diffusion_infill.search.proposals import Proposer
 from dspy_diffusion_infill.search.results import (
     MAX_CHARS,
@@ -22,7 +20,9 @@ from dspy_diffusion_infill.search.results import (
     changes,
     trial_logs,
 )
-from dspy_diffusion_infill.search.selection import TOLERANCE, Selection, select
+from dspy_diffusion_infill.search.selection import TOLERANCE, select
+from dspy_diffusion_infill.search.session import Session
+from dspy_diffusion_infill.search.start import Start
 
 logger = logging.getLogger(__name__)
 
@@ -34,29 +34,18 @@ class Search:
     """Improve one program's instructions until no window helps or the budget is spent.
 
     Args:
-        start: The instructions of every predictor at first.
-        board: Scores candidates; has the scores of `start`.
+        start: The instructions at first, and what scores candidates.
         proposer: Says which windows there are, and fills them.
-        selection: Which filling wins.
-        meter: What was spent.
+        session: Which filling wins, and what was spent.
         passes: Over all windows, at most; None: while they help.
     """
 
-    def __init__(
-        self,
-        start: Candidate,
-        *,
-        board: Evaluator,
-        proposer: Proposer,
-        selection: Selection,
-        meter: Meter,
-        passes: int | None,
-    ) -> None:
-        self.best = start
-        self._start, self._trials = start, list[Trial]()
-        self._tried: dict[object, Candidate] = {key(start): start}
-        self._board, self._proposer = board, proposer
-        self._selection, self._meter, self._passes = selection, meter, passes
+    def __init__(self, start: Start, proposer: Proposer, session: Session, *, passes: int | None) -> None:
+        self.best = self._start = start.instructions
+        self._trials = list[Trial]()
+        self._tried: dict[object, Candidate] = {key(self._start): self._start}
+        self._board, self._proposer = start.board, proposer
+        self._selection, self._meter, self._passes = session.selection, session.meter, passes
 
     def run(self) -> str:
         """Search; Ctrl-C or an outage ends it. `best` is at every moment the best found so far.

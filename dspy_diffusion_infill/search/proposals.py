@@ -7,10 +7,7 @@ import random
 import time
 from collections import Counter
 
-import dspy
-
 from dspy_diffusion_infill.prompts.candidates import Candidate, Rejected, propose
-from dspy_diffusion_infill.prompts.canvas import Infiller
 from dspy_diffusion_infill.prompts.conditioning import Conditioning
 from dspy_diffusion_infill.prompts.guards import Guard, word_grams
 from dspy_diffusion_infill.prompts.locks import LockSetting, locked_spans
@@ -18,46 +15,41 @@ from dspy_diffusion_infill.prompts.protocols import program_locks
 from dspy_diffusion_infill.prompts.render import render_window
 from dspy_diffusion_infill.prompts.windows import SlidingWindow, Window
 from dspy_diffusion_infill.search import failures
-from dspy_diffusion_infill.search.start import Calls
-from dspy_diffusion_infill.search.task import Task
+from dspy_diffusion_infill.search.session import Session
+from dspy_diffusion_infill.search.start import Start
 
 
 class Proposer:
     """Proposes new instructions for one window at a time.
 
     Args:
-        start: Instructions at the start of the search; what they hold is allowed to stay.
-        program: Whose predictors are rendered. Not modified.
-        task: Its trainset conditions; none of its examples may be copied into instructions.
-        calls: By predictor, the fields of calls that condition where labels do not reach.
-        infiller: Fills the windows.
+        start: Whose predictors are rendered; what its instructions hold is allowed to stay; its calls
+            condition where labels do not reach. Not modified.
+        session: Its trainset conditions; its infiller fills; none of its examples may be copied into
+            instructions.
         masking: Which windows there are.
         lock: What no window may touch.
         guard: What may not get in; None lets everything in.
-        shots: Examples a canvas, at most.
         num_candidates: Fillings a window.
         seed: Of the fillings, and of the order of examples.
     """
 
     def __init__(
         self,
-        start: Candidate,
+        start: Start,
+        session: Session,
         *,
-        program: dspy.Module,
-        task: Task,
-        calls: Calls,
-        infiller: Infiller,
         masking: SlidingWindow,
         lock: LockSetting,
         guard: Guard | None,
-        shots: int,
         num_candidates: int,
         seed: int,
     ) -> None:
-        self._predictors = dict(program.named_predictors())
-        self._start, self._infiller, self._masking, self._guard = start, infiller, masking, guard
-        self._conditioning = Conditioning(program, task.trainset, calls, shots=shots, seed=seed)
-        self._locks = program_locks(program, lock)
+        self._predictors = dict(start.program.named_predictors())
+        self._first, self._infiller, self._masking = start.instructions, session.infiller, masking
+        task, shots = session.task, session.selection.shots
+        self._conditioning = Conditioning(start.program, task.trainset, start.calls, shots=shots, seed=seed)
+        self._locks, self._guard = program_locks(start.program, lock), guard
         examples = [str(value) for example in task.trainset + task.valset for value in example.values()]
         self._grams = word_grams(examples, guard.copied_words) if guard else set()
         self._num_candidates, self._seed = num_candidates, seed
@@ -85,4 +77,4 @@ class Proposer:
         return propose(candidate, predictor, window, fillings, lambda text: self._flaw(predictor, text))
 
     def _flaw(self, predictor: str, text: str) -> str | None:
-        return self._guard.flaw(self._start[predictor], text, self._grams) if self._guard else None
+        return self._guard.flaw(self._first[predictor], text, self._grams) if self._guard else None

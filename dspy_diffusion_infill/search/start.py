@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+
+import dspy
 
 from dspy_diffusion_infill.errors import EvaluationError
 from dspy_diffusion_infill.prompts.candidates import Candidate
@@ -11,64 +14,65 @@ from dspy_diffusion_infill.prompts.conditioning import needs_traces
 from dspy_diffusion_infill.prompts.program import instructions_of
 from dspy_diffusion_infill.search.base import BaseResult
 from dspy_diffusion_infill.search.evaluation import Evaluator
-from dspy_diffusion_infill.search.task import Task
+from dspy_diffusion_infill.search.session import Session
 
 Calls = Mapping[str, Sequence[Mapping[str, Any]]]
 """Fields of calls, by predictor name."""
 
 
-def score_start(found: BaseResult, task: Task, board: Evaluator, *, shots: int) -> Candidate:
-    """Score what the base found, as far as it has no scores yet, and order the examples by it.
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A program to improve."""
 
-    A base that was stopped may not have compared its best with the student: both are scored then.
+    program: dspy.Module
+    """What the base found, or the student."""
+    instructions: Candidate
+    """Where the search begins: the program's own; the student's, if these score higher."""
+    board: Evaluator
+    """Has the scores of the instructions, unless the budget was spent before."""
+    calls: Calls
+    """What predictors were given and gave back in runs that scored well, where labels do not reach."""
+
+
+def find_start(found: BaseResult, session: Session, *, reuse: bool) -> Start:
+    """Score what the base found, as far as it has no scores yet, and order the examples by it.
 
     Args:
         found: A program; its instructions are scored.
-        task: The program before the base, and the examples.
-        board: Runs the programs.
-        shots: Examples a canvas; calls are kept where labels do not reach.
-
-    Returns:
-        The instructions to start from.
+        session: The program before the base, and the examples.
+        reuse: Whether the base's scores are those of this run's metric.
 
     Raises:
         EvaluationError: If an outage kept the student from being scored, and there is no other program to
             lose.
     """
-    starts = [instructions_of(found.program), instructions_of(task.student)][: 1 + found.stopped]
-    pairs = [(start, example) for start in starts for example in board.examples]
-    board.run(pairs, keep_traces=_needs_calls(found, task, shots))
+    task = session.task
+    board = session.evaluator(found.program, task.valset, "valset")
+    if reuse:
+        found.hand_over(board.add)
+    needs_calls = session.selection.shots > 0 and needs_traces(found.program, task.trainset)
+    start = _score(found, task.student, board, keep_traces=needs_calls)
+    board.put_hard_examples_first(start)
+    calls = _good_calls(start, found, session, board) if needs_calls else {}
+    return Start(found.program, start, board, calls)
+
+
+def _score(found: BaseResult, student: dspy.Module, board: Evaluator, *, keep_traces: bool) -> Candidate:
+    """The best start; a base that was stopped may not have compared its best with the student: both run."""
+    starts = [instructions_of(found.program), instructions_of(student)][: 1 + found.stopped]
+    board.run([(start, example) for start in starts for example in board.examples], keep_traces=keep_traces)
     if board.outage is not None and not found.evaluated:
         raise EvaluationError(board.outage)
     complete = [start for start in starts if board.mean(start) is not None] or starts[:1]
-    start = max(complete, key=board.total)
-    board.put_hard_examples_first(start)
-    return start
+    return max(complete, key=board.total)
 
 
-def conditioning_calls(
-    start: Candidate,
-    found: BaseResult,
-    task: Task,
-    board: Evaluator,
-    evaluator: Callable[..., Evaluator],
-    *,
-    shots: int,
-) -> Calls:
-    """Calls from runs that scored well, for predictors that labels do not reach.
-
-    The runs that scored the start are used where they were on the trainset; else the start runs on twice as
-    many training examples as a canvas shows.
-    """
-    if not _needs_calls(found, task, shots):
-        return {}
+def _good_calls(start: Candidate, found: BaseResult, session: Session, board: Evaluator) -> Calls:
+    """Calls of the start on the trainset; if it was not scored there, it runs on twice the shots."""
+    task = session.task
     calls = board.good_calls(start) if task.selects_on_trainset else {}
     if calls:
         return calls
-    runs = evaluator(found.program, examples=task.trainset[: 2 * shots], role="trainset")
+    runs = session.evaluator(found.program, task.trainset[: 2 * session.selection.shots], "trainset")
     runs.run([(start, example) for example in runs.examples], keep_traces=True)
     return runs.good_calls(start)
-
-
-def _needs_calls(found: BaseResult, task: Task, shots: int) -> bool:
-    return shots > 0 and needs_traces(found.program, task.trainset)

@@ -1,0 +1,90 @@
+"""What the steps of one run share."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import dspy
+from dspy.utils.callback import BaseCallback
+
+from dspy_diffusion_infill.prompts.canvas import Infiller
+from dspy_diffusion_infill.search.budget import Meter
+from dspy_diffusion_infill.search.evaluation import Evaluator
+from dspy_diffusion_infill.search.fingerprint import fingerprint
+from dspy_diffusion_infill.search.journal import Journal, open_journal
+from dspy_diffusion_infill.search.metrics import Metric
+from dspy_diffusion_infill.search.selection import Selection
+from dspy_diffusion_infill.search.task import Task
+from dspy_diffusion_infill.search.usage import check_caps, lms_of, track
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """One run: what it works on, what it works with, and what it may spend.
+
+    Raises:
+        SettingsError: If a cap could never be reached.
+    """
+
+    task: Task
+    infiller: Infiller
+    metric: Metric
+    meter: Meter
+    selection: Selection
+    num_threads: int | None
+    """Program runs at a time; None takes DSPy's setting."""
+    journal: Journal | None = None
+
+    def __post_init__(self) -> None:
+        check_caps(self.meter.budget, lms_of(self.task.student))
+
+    def announce(self, base: object) -> None:
+        """Log what the run may cost, before it costs anything."""
+        budget = self.meter.budget
+        share = f", at most {budget.base_share:.0%} of it by {type(base).__name__}" if base else ""
+        logger.info("This run may spend %s%s.", budget.describe(), share)
+        logger.info(
+            "It selects on %d examples, with fillings of %s.", len(self.task.valset), self.infiller.name
+        )
+
+    @contextlib.contextmanager
+    def recorded(
+        self,
+        log_dir: str | os.PathLike[str] | None,
+        settings: Mapping[str, Any],
+        callbacks: Sequence[BaseCallback],
+        *,
+        resume: bool,
+    ) -> Iterator[Session]:
+        """Count what every LM call uses, tell the callbacks, and keep a journal if there is a folder for it.
+
+        Raises:
+            SettingsError: If another process uses the folder, or it holds another run.
+        """
+        run = fingerprint(self.task, metric=self.metric, infiller=self.infiller, settings=settings)
+        callbacks = [*dspy.settings.callbacks, *callbacks]
+        with (
+            dspy.context(callbacks=callbacks, usage_tracker=track(self.meter)),
+            open_journal(log_dir, run, resume=resume) as journal,
+        ):
+            yield replace(self, journal=journal)
+
+    def evaluator(self, program: dspy.Module, examples: Sequence[dspy.Example], role: str) -> Evaluator:
+        """What scores a program's candidates on examples; `role` names these in errors."""
+        return Evaluator(
+            program,
+            metric=self.metric,
+            examples=examples,
+            role=role,
+            meter=self.meter,
+            num_threads=self.num_threads or dspy.settings.num_threads,
+            max_unscored=self.selection.max_unscored,
+            journal=self.journal,
+        )
