@@ -94,12 +94,13 @@ def test_a_remote_infiller_answers_as_the_served_one(server):
         assert remote.infill([CANVAS, CANVAS], num_candidates=2, seed=7) == server.infiller.infill(
             [CANVAS, CANVAS], num_candidates=2, seed=7
         )
-        assert remote.name == "toy@1?steps=None&temperature=0.1&remasking=low_confidence"
+        assert remote.name == "toy@1?steps=None&temperature=0.1&remasking=low_confidence&cache=auto"
     assert server.infiller.canvases[0] == CANVAS
     assert server.requests[-1][1]["denoising"] == {
         "steps": None,
         "temperature": 0.1,
         "remasking": "low_confidence",
+        "cache": "auto",
     }
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from dspy_diffusion_infill.engine.checkpoint import weight_files
+from dspy_diffusion_infill.engine.keyvalues import KeyValues
 from dspy_diffusion_infill.engine.vocabulary import Vocabulary
 from dspy_diffusion_infill.errors import ModelError
 
@@ -57,7 +58,26 @@ class BidirectionalDecoder:
         padding = None if attention_mask.all() else attention_mask
         hidden = self.network.model(input_ids=ids, attention_mask=padding, use_cache=False).last_hidden_state
         rows, positions = wanted.nonzero(as_tuple=True)
-        return self.network.lm_head(hidden[rows, (positions - self.shift).clamp(min=0)]).float()
+        return self.score(hidden[rows, (positions - self.shift).clamp(min=0)])
+
+    def encode(self, ids: Tensor, positions: Tensor, visible: Tensor | None, memory: KeyValues) -> Tensor:
+        """Hidden states of some places; see `CachingPredictor.encode`."""
+        body = self.network.model
+        hidden = body.embed_tokens(ids)
+        rotation = body.rotary_emb(hidden, position_ids=positions)
+        for layer in body.layers:
+            hidden = layer(
+                hidden,
+                attention_mask=visible,
+                position_embeddings=rotation,
+                past_key_values=memory,
+                is_causal=False,
+            )
+        return body.norm(hidden)
+
+    def score(self, hidden: Tensor) -> Tensor:
+        """Logits of hidden states."""
+        return self.network.lm_head(hidden).float()
 
 
 def read_network(

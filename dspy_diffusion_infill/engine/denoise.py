@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import cast
 
 import torch
 
+from dspy_diffusion_infill.engine.cache import (
+    CachingPredictor,
+    Contexts,
+    FullPasses,
+    Passes,
+    WindowPasses,
+    choose_mode,
+)
 from dspy_diffusion_infill.engine.model import MaskPredictor
 from dspy_diffusion_infill.engine.reverse import Decoding, Filled, Rows, Task
 from dspy_diffusion_infill.engine.rows import token_batches
 from dspy_diffusion_infill.errors import CanvasError
+from dspy_diffusion_infill.prompts.canvas import CacheMode
 
 
 def infill(
@@ -20,6 +33,8 @@ def infill(
     num_candidates: int = 1,
     decoding: Decoding = Decoding(),  # noqa: B008  (frozen)
     seed: int = 0,
+    num_context: Sequence[int] | None = None,
+    contexts: Contexts | None = None,
 ) -> list[list[Filled]]:
     """Fill every mask token of every canvas, `num_candidates` times over, in shared batches.
 
@@ -38,6 +53,8 @@ def infill(
         num_candidates: Fillings per canvas.
         decoding: How masks are committed.
         seed: Of the token choice.
+        num_context: Of each canvas, the tokens at its end that are few-shot context; None for none at all.
+        contexts: What is remembered of contexts from call to call; None for nothing.
 
     Returns:
         For each canvas, in order, its fillings.
@@ -55,24 +72,68 @@ def infill(
     """
     random = decoding.denoising.temperature > 0 or decoding.denoising.remasking == "random"
     copies = num_candidates if random else 1
-    tasks = [Task(ids, row_seed(seed, ids, index)) for ids in canvases for index in range(copies)]
-    filled = denoise(model, tasks, decoding)
+    tasks = [
+        Task(ids, row_seed(seed, ids, index), tail)
+        for ids, tail in zip(canvases, num_context or [0] * len(canvases), strict=True)
+        for index in range(copies)
+    ]
+    filled = denoise(model, tasks, decoding, contexts)
     groups = [filled[start : start + copies] for start in range(0, len(filled), copies)]
     return groups if random else [group * num_candidates for group in groups]
 
 
-def denoise(model: MaskPredictor, tasks: Sequence[Task], decoding: Decoding) -> list[Filled]:
+def denoise(
+    model: MaskPredictor, tasks: Sequence[Task], decoding: Decoding, contexts: Contexts | None = None
+) -> list[Filled]:
     """Run the reverse process on every task; see `infill`.
 
-    Rows of like length share batches of bounded size; one that does not fit the device's memory is halved.
+    Canvases of like length share batches of bounded size; one that does not fit the device's memory is
+    halved.
+
+    Raises:
+        SettingsError: If the model cannot be run in the cache mode that is asked for.
     """
     for task in tasks:
         _check(model, task.ids)
+    mode = choose_mode(model, decoding.denoising.cache)
+    contexts = contexts or Contexts()
+    sharing: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
+    for index, task in enumerate(tasks):
+        sharing[task.context if mode == "context" else ()].append(index)
     filled: dict[int, Filled] = {}
-    for batch in token_batches([task.ids for task in tasks], model.device):
-        filled.update(
-            zip(batch, _denoise_fitting(model, [tasks[index] for index in batch], decoding), strict=True)
-        )
+    for context, members in sharing.items():
+        start = functools.partial(_start, model, mode, contexts, context)
+        done = _denoise_sharing(model, start, context, [tasks[index] for index in members], decoding)
+        filled.update(zip(members, done, strict=True))
+    return [filled[index] for index in range(len(tasks))]
+
+
+def _start(model: MaskPredictor, mode: CacheMode, contexts: Contexts, context: tuple[int, ...]) -> Passes:
+    """The passes of a new batch."""
+    if mode == "exact":
+        return FullPasses(model)
+    caching = cast(CachingPredictor, model)
+    return WindowPasses(caching, contexts.encoded(caching, context) if context else None)
+
+
+def _denoise_sharing(
+    model: MaskPredictor,
+    start: Callable[[], Passes],
+    context: tuple[int, ...],
+    tasks: Sequence[Task],
+    decoding: Decoding,
+) -> list[Filled]:
+    """Denoise what stands before the context that is encoded apart, all tasks of one canvas in one batch."""
+    alike: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
+    for index, task in enumerate(tasks):
+        alike[tuple(task.ids[: len(task.ids) - len(context)])].append(index)
+    canvases = list(alike)
+    filled: dict[int, Filled] = {}
+    for batch in token_batches(canvases, model.device):
+        members = [(index, canvases[canvas]) for canvas in batch for index in alike[canvases[canvas]]]
+        cut = [replace(tasks[index], ids=ids) for index, ids in members]
+        for (index, _), one in zip(members, _denoise_fitting(model, start, cut, decoding), strict=True):
+            filled[index] = replace(one, ids=[*one.ids, *context])
     return [filled[index] for index in range(len(tasks))]
 
 
@@ -89,24 +150,25 @@ def _check(model: MaskPredictor, ids: Sequence[int]) -> None:
         raise CanvasError(f"A canvas must have at most {model.context_length} tokens; got {len(ids)}.")
 
 
-def _denoise_fitting(model: MaskPredictor, tasks: list[Task], decoding: Decoding) -> list[Filled]:
+@torch.inference_mode()
+def _denoise_fitting(
+    model: MaskPredictor, start: Callable[[], Passes], tasks: list[Task], decoding: Decoding
+) -> list[Filled]:
     try:
-        return _denoise_batch(model, tasks, decoding)
+        return _denoise_batch(Rows(model, start(), tasks, decoding))
     except torch.OutOfMemoryError:
         if len(tasks) == 1:
             raise
     half = len(tasks) // 2
     return [
-        *_denoise_fitting(model, tasks[:half], decoding),
-        *_denoise_fitting(model, tasks[half:], decoding),
+        *_denoise_fitting(model, start, tasks[:half], decoding),
+        *_denoise_fitting(model, start, tasks[half:], decoding),
     ]
 
 
-@torch.inference_mode()
-def _denoise_batch(model: MaskPredictor, tasks: list[Task], decoding: Decoding) -> list[Filled]:
-    rows = Rows(model, tasks, decoding)
+def _denoise_batch(rows: Rows) -> list[Filled]:
     filled: dict[int, Filled] = {}
     while len(rows.task):
         rows.step()
         filled.update(rows.take_finished())
-    return [filled[index] for index in range(len(tasks))]
+    return [filled[index] for index in range(len(filled))]

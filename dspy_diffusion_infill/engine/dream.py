@@ -51,13 +51,13 @@ def load(folder: Path, *, name: str, device: torch.device, dtype: torch.dtype) -
     config = Qwen2Config.from_dict(settings)
     # A padding id would pin that row of the embedding; here padding is the end-of-text token.
     config.pad_token_id = None
-    vocabulary = Vocabulary(_tokenizer(folder), CHAT, config.vocab_size)
+    vocabulary = Vocabulary(tokenizer_of(folder), CHAT, config.vocab_size)
     network = read_network(folder, Qwen2ForCausalLM, config, key_mapping=None, device=device, dtype=dtype)
     length = min(config.max_position_embeddings, CONTEXT_LENGTH)
     return BidirectionalDecoder(network, vocabulary, name, length, shift=1)
 
 
-def _tokenizer(folder: Path) -> Tokenizer:
+def tokenizer_of(folder: Path) -> Tokenizer:
     """Dream is published with Qwen2's two vocabulary files, and no tokenizer.json."""
     if not (folder / "tokenizer.json").is_file() and (folder / "vocab.json").is_file():
         return Qwen2Tokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer

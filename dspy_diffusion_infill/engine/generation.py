@@ -36,7 +36,7 @@ class Generation:
 
     def decoding(self, temperature: float, stop_ids: frozenset[int]) -> Decoding:
         """The engine's settings for one request."""
-        how = Denoising(steps=self.steps, temperature=temperature, remasking=self.remasking)
+        how = Denoising(steps=self.steps, temperature=temperature, remasking=self.remasking, cache="exact")
         return Decoding(
             denoising=how, block_length=self.block_length, threshold=self.threshold, stop_ids=stop_ids
         )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from dspy_diffusion_infill.engine.cache import Contexts, choose_mode
 from dspy_diffusion_infill.engine.denoise import infill
 from dspy_diffusion_infill.engine.model import TextModel
 from dspy_diffusion_infill.engine.reverse import Decoding, Filled
@@ -31,7 +33,8 @@ class DiffusionInfiller:
 
     def __init__(self, model: TextModel, denoising: Denoising = Denoising()) -> None:  # noqa: B008  (frozen)
         self.model = model
-        self.denoising = denoising
+        self.denoising = replace(denoising, cache=choose_mode(model, denoising.cache))
+        self._contexts = Contexts()
 
     @property
     def name(self) -> str:
@@ -39,6 +42,7 @@ class DiffusionInfiller:
         how = self.denoising
         return (
             f"{self.model.name}?steps={how.steps}&temperature={how.temperature:g}&remasking={how.remasking}"
+            f"&cache={how.cache}"
         )
 
     @property
@@ -74,11 +78,19 @@ class DiffusionInfiller:
             num_candidates=num_candidates,
             decoding=Decoding(denoising=self.denoising),
             seed=seed,
+            num_context=[
+                self._num_context(canvas, layout) for canvas, layout in zip(canvases, layouts, strict=True)
+            ],
+            contexts=self._contexts,
         )
         return [[self._read(layout, one) for one in row] for layout, row in zip(layouts, filled, strict=True)]
 
     def _lay_out(self, canvas: Canvas) -> Layout:
         return self.model.vocabulary.lay_out((*canvas.messages, *canvas.context))
+
+    def _num_context(self, canvas: Canvas, layout: Layout) -> int:
+        """Turns are laid out one by one, so that what the messages alone take comes first."""
+        return len(layout.ids) - len(self.model.vocabulary.lay_out(canvas.messages).ids)
 
     def _read(self, layout: Layout, filled: Filled) -> Filling:
         texts = tuple(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dspy_diffusion_infill.engine.cache import Passes
 from dspy_diffusion_infill.engine.model import MaskPredictor
 from dspy_diffusion_infill.engine.rows import pad
 from dspy_diffusion_infill.engine.schedule import block_counts
@@ -21,7 +22,7 @@ class Decoding:
     """How masks are committed, in every detail."""
 
     denoising: Denoising = Denoising()  # noqa: RUF009  (frozen)
-    """Steps, temperature and remasking."""
+    """Steps, temperature, remasking and cache."""
     block_length: int | None = None
     """Masked tokens per semi-autoregressive block, left to right; None for one block."""
     threshold: float | None = None
@@ -42,6 +43,13 @@ class Task:
     """Token ids, with the model's mask token where text is wanted."""
     seed: int
     """Of this task's own random numbers."""
+    num_context: int = 0
+    """Tokens at the end that are few-shot context; they hold no masks."""
+
+    @property
+    def context(self) -> tuple[int, ...]:
+        """Those tokens."""
+        return tuple(self.ids[len(self.ids) - self.num_context :])
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +66,10 @@ class Filled:
 class Rows:
     """The unfinished rows of a batch. Tensors are [rows, length] unless said otherwise."""
 
-    def __init__(self, model: MaskPredictor, tasks: list[Task], decoding: Decoding) -> None:
-        self.model = model
+    def __init__(
+        self, model: MaskPredictor, passes: Passes, tasks: Sequence[Task], decoding: Decoding
+    ) -> None:
+        self.passes = passes
         self.decoding = decoding
         device = model.device
         self.task = list(range(len(tasks)))
@@ -81,7 +91,7 @@ class Rows:
         """One forward pass; commits at least one token in every row."""
         first_open = torch.where(self.masked, self.block, self.block.max() + 1).amin(1, keepdim=True)
         eligible = self.masked & (self.block == first_open)
-        logits = self.model.logits(self.ids, self.attention_mask, eligible)
+        logits = self.passes.logits(self.ids, self.attention_mask, eligible, self.task)
         logits[:, self.banned] = -math.inf
         per_row = eligible.sum(1).tolist()
         tokens = self._choose(logits, per_row)

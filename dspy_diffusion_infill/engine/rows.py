@@ -12,6 +12,11 @@ MAX_BATCH_TOKENS = {"cpu": 2048, "mps": 4096, "cuda": 16384}
 """By device: on a CPU a batch should fit its caches, a GPU is to be kept busy."""
 
 
+def max_batch_tokens(device: torch.device) -> int:
+    """Tokens of a batch on this device, at most."""
+    return MAX_BATCH_TOKENS.get(device.type, MAX_BATCH_TOKENS["cuda"])
+
+
 def token_batches(rows: Sequence[Sequence[int]], device: torch.device) -> Iterator[list[int]]:
     """Group rows of like length into batches of at most `MAX_BATCH_TOKENS` tokens, padding included.
 
@@ -20,7 +25,7 @@ def token_batches(rows: Sequence[Sequence[int]], device: torch.device) -> Iterat
     Returns:
         The indices of each batch's rows, shortest rows first.
     """
-    max_tokens = MAX_BATCH_TOKENS.get(device.type, MAX_BATCH_TOKENS["cuda"])
+    max_tokens = max_batch_tokens(device)
     batch: list[int] = []
     for index in sorted(range(len(rows)), key=lambda index: len(rows[index])):
         if batch and (len(batch) + 1) * len(rows[index]) > max_tokens:

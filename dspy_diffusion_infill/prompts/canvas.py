@@ -13,6 +13,7 @@ from dspy_diffusion_infill.errors import CanvasError, SettingsError
 
 Role = Literal["system", "user", "assistant"]
 Remasking = Literal["low_confidence", "entropy", "top_k_margin", "random"]
+CacheMode = Literal["auto", "exact", "window", "context"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,10 @@ class Denoising:
     remasking: Remasking = "low_confidence"
     """Which masked tokens a step commits: those whose chosen token is likeliest (low_confidence), whose
     distribution has the least entropy, whose two likeliest tokens lie furthest apart, or random ones."""
+    cache: CacheMode = "auto"
+    """What a step reuses of earlier ones: nothing (exact); all but the masked places of its canvas, computed
+    once (window); and the few-shot context besides, computed once for all canvases, without sight of the
+    instructions (context). "auto": what `calibrate` chose for the model, else window."""
 
     def __post_init__(self) -> None:
         if self.num_candidates < 1:
@@ -107,6 +112,9 @@ class Denoising:
         if self.remasking not in get_args(Remasking):
             known = ", ".join(map(repr, get_args(Remasking)))
             raise SettingsError(f"remasking must be one of {known}; got {self.remasking!r}.")
+        if self.cache not in get_args(CacheMode):
+            known = ", ".join(map(repr, get_args(CacheMode)))
+            raise SettingsError(f"cache must be one of {known}; got {self.cache!r}.")
 
 
 @runtime_checkable

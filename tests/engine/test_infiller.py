@@ -52,7 +52,8 @@ def test_the_context_follows_the_messages_and_changes_the_filling(infiller):
     assert with_context[0].log_likelihood != without[0].log_likelihood
 
 
-def test_the_context_is_read_after_the_messages(infiller, monkeypatch):
+def test_the_context_is_read_after_the_messages(model, monkeypatch):
+    infiller = DiffusionInfiller(model, Denoising(cache="exact"))
     shown = []
     logits = infiller.model.logits
     monkeypatch.setattr(
@@ -70,7 +71,8 @@ def test_a_canvas_beyond_the_context_is_refused_with_both_counts(infiller):
 
 
 def test_the_name_tells_checkpoint_and_settings(infiller, model):
-    assert infiller.name == f"{model.name}?steps=None&temperature=0.8&remasking=low_confidence"
+    how = "steps=None&temperature=0.8&remasking=low_confidence&cache=window"
+    assert infiller.name == f"{model.name}?{how}"
     assert DiffusionInfiller(model, Denoising(steps=3)).name != infiller.name
 
 
