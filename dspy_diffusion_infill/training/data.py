@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,6 +18,10 @@ from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.prompts.canvas import Message
 from dspy_diffusion_infill.training.loss import IGNORED
 from dspy_diffusion_infill.training.masking import Objective, full_sequence, response_only
+from dspy_diffusion_infill.training.packing import Noised, lay_out
+
+Weighting = Literal["mean", "inverse_t"]
+"""Of the masked tokens' losses: the paper's plain mean, or LLaDA's 1/t."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,25 +73,54 @@ def encode(
     )
 
 
-def mask(example: Example, objective: Objective, seed: int) -> Tensor:
+def mask(example: Example, objective: Objective, seed: int, t: float | None = None) -> Tensor:
     """Draw which tokens of an example are masked.
 
     Args:
         example: As `encode` made it.
         objective: "fs", "ro" or "answer".
         seed: Of this one draw; equal seeds mask equal tokens, whatever process draws.
+        t: Noise level; None draws it too. "answer" has none.
 
     Returns:
         bool, [length].
     """
     generator = torch.Generator().manual_seed(seed)
     if objective == "fs":
-        return full_sequence(torch.tensor(example.maskable), generator)
+        return full_sequence(torch.tensor(example.maskable), generator, t)
     if objective == "ro":
-        return response_only(torch.tensor(example.response), generator)
+        return response_only(torch.tensor(example.response), generator, t)
     if objective == "answer":
         return torch.tensor(example.response)
     raise SettingsError(f"objective must be 'fs', 'ro' or 'answer'; got {objective!r}.")
+
+
+def noise(
+    example: Example,
+    objective: Objective,
+    seed: int,
+    mask_token_id: int,
+    *,
+    t: float | None = None,
+    weighting: Weighting = "mean",
+) -> Noised:
+    """Mask an example, and weigh the losses of its masked tokens.
+
+    Args:
+        example: As `encode` made it.
+        objective: How it is masked.
+        seed: Of this one draw.
+        mask_token_id: The absorbing state.
+        t: Noise level; None draws it.
+        weighting: "mean" for equal weights, "inverse_t" for LLaDA's 1/t. The latter takes t as the share of
+            maskable tokens that came out masked, LLaDA's Eq. 6: the same mean, and less variance.
+    """
+    masked, clean = mask(example, objective, seed, t), torch.tensor(example.ids)
+    weights = None
+    if weighting == "inverse_t":
+        maskable = sum(example.maskable if objective == "fs" else example.response)
+        weights = masked * (maskable / masked.sum())
+    return Noised(clean.masked_fill(masked, mask_token_id), clean.masked_fill(~masked, IGNORED), weights)
 
 
 def collate(
@@ -103,15 +137,9 @@ def collate(
     Returns:
         `input_ids`, `labels` and `attention_mask`, each [rows, longest].
     """
-    length = max(len(example.ids) for example in examples)
     seeds = Random(seed)
-    ids = torch.full((len(examples), length), vocabulary.padding_id)
-    labels = torch.full((len(examples), length), IGNORED)
-    attention_mask = torch.zeros(len(examples), length, dtype=torch.long)
-    for row, (example, objective) in enumerate(zip(examples, objectives, strict=True)):
-        masked = mask(example, objective, seeds.getrandbits(62))
-        clean = torch.tensor(example.ids)
-        ids[row, : len(clean)] = clean.masked_fill(masked, vocabulary.mask_token_id)
-        labels[row, : len(clean)] = clean.masked_fill(~masked, IGNORED)
-        attention_mask[row, : len(clean)] = 1
-    return {"input_ids": ids, "labels": labels, "attention_mask": attention_mask}
+    rows = [
+        [noise(example, objective, seeds.getrandbits(62), vocabulary.mask_token_id)]
+        for example, objective in zip(examples, objectives, strict=True)
+    ]
+    return lay_out(rows, vocabulary.padding_id)

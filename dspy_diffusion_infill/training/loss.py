@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 IGNORED = -100
 """Label of a token that is not masked."""
 
+MAX_LOGITS = 2**27
+"""Logits held at once: half a gigabyte, or 1,061 masked tokens of LLaDA's vocabulary."""
 
-def masked_losses(model: nn.Module, ids: Tensor, labels: Tensor, attention_mask: Tensor) -> Tensor:
+
+def masked_losses(
+    model: nn.Module, ids: Tensor, labels: Tensor, attention_mask: Tensor, *, shift: int = 0
+) -> Tensor:
     """Cross-entropy of every masked token, in nats.
 
     The paper's loss (Eq. 2 and 5) is the plain mean of these; there is no 1/t weight.
@@ -21,7 +30,10 @@ def masked_losses(model: nn.Module, ids: Tensor, labels: Tensor, attention_mask:
         model: A transformers model that is not causal, with an `lm_head`; may be wrapped for DDP.
         ids: Noised token ids, [rows, length].
         labels: The clean ids where a token is masked, `IGNORED` elsewhere, [rows, length].
-        attention_mask: 0 on padding, [rows, length].
+        attention_mask: 0 on padding; a row's examples are numbered from 1, and see only themselves,
+            [rows, length].
+        shift: How many places before a token its logits are read: 1 for Dream. Then the first token of an
+            example cannot be masked.
 
     Returns:
         float32, [masked tokens], rows first, then positions from left to right.
@@ -29,10 +41,54 @@ def masked_losses(model: nn.Module, ids: Tensor, labels: Tensor, attention_mask:
     masked = labels != IGNORED
     network = cast(PreTrainedModel, getattr(model, "module", model))  # under DDP
     head: nn.Module = network.get_output_embeddings()  # pyright: ignore[reportAssignmentType]
-    # The head of a large vocabulary costs more memory than the whole body; unmasked rows have no loss.
-    hook = head.register_forward_pre_hook(lambda _, hidden: (hidden[0][masked],))
+    with _losses_for_logits(head, masked.roll(-shift, 1), labels[masked]):
+        return model(input_ids=ids, use_cache=False, **_attention(attention_mask, network)).logits
+
+
+@contextmanager
+def _losses_for_logits(head: nn.Module, read: Tensor, targets: Tensor) -> Iterator[None]:
+    """While open, the head gives the losses of `targets`, from the `read` positions, in place of logits.
+
+    The head of a large vocabulary costs more memory than the whole body, and unmasked rows have no loss. All
+    happens inside the model's own forward, where DDP and FSDP expect it.
+    """
+    logits_of, own = head.forward, vars(head).get("forward")
+
+    def losses(hidden: Tensor) -> Tensor:
+        rows = hidden[read]
+        size = max(1, MAX_LOGITS // cast(Tensor, head.weight).shape[0])
+        if len(rows) <= size:
+            return _losses(logits_of, rows, targets)
+        chunks = zip(rows.split(size), targets.split(size), strict=True)
+        return torch.cat(  # logits of a chunk are made again for its gradient, so that no two chunks are held
+            [cast(Tensor, checkpoint(_losses, logits_of, *chunk, use_reentrant=False)) for chunk in chunks]
+        )
+
+    head.forward = losses
     try:
-        logits = model(input_ids=ids, attention_mask=attention_mask, use_cache=False).logits
+        yield
     finally:
-        hook.remove()
-    return cross_entropy(logits.float(), labels[masked], reduction="none")
+        del head.forward
+        if own is not None:
+            head.forward = own
+
+
+def _losses(logits_of: Any, hidden: Tensor, targets: Tensor) -> Tensor:
+    return cross_entropy(logits_of(hidden).float(), targets, reduction="none")
+
+
+def _attention(mask: Tensor, network: Any) -> dict[str, Tensor]:
+    """What keeps the examples of a row apart: positions from 0, and a block each; positions alone leak."""
+    if int(mask.max()) <= 1:
+        return {"attention_mask": mask}
+    place = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
+    begins = mask != mask.roll(1, 1)
+    begins[:, 0] = True
+    positions = place - place.where(begins, torch.zeros_like(place)).cummax(1).values
+    same = mask[:, None, :, None] == mask[:, None, None, :]  # rows 1 length length
+    if network.config._attn_implementation == "eager":  # adds its mask
+        dtype = network.get_input_embeddings().weight.dtype
+        same = torch.zeros(same.shape, dtype=dtype, device=mask.device).masked_fill(
+            ~same, torch.finfo(dtype).min
+        )
+    return {"attention_mask": same, "position_ids": positions}

@@ -5,6 +5,7 @@ Source: Fujinuma and Sakaguchi (arXiv:2604.03677), section 3.1 (full-sequence) a
 
 from __future__ import annotations
 
+from random import Random
 from typing import Literal
 
 import torch
@@ -14,14 +15,15 @@ Objective = Literal["fs", "ro", "answer"]
 """Full-sequence masking; response-only masking; or the whole response masked, as when an answer begins."""
 
 
-def full_sequence(maskable: Tensor, generator: torch.Generator) -> Tensor:
-    """Mask exactly floor(t * n) of the n maskable tokens, t uniform on (0, 1); at least one.
+def full_sequence(maskable: Tensor, generator: torch.Generator, t: float | None = None) -> Tensor:
+    """Mask exactly floor(t * n) of the n maskable tokens; at least one.
 
     Differs from the paper: a draw of zero masks, which has no loss, masks one token.
 
     Args:
         maskable: bool, [length].
         generator: Source of the noise.
+        t: Noise level in [0, 1); None draws it uniformly.
 
     Returns:
         bool, [length].
@@ -33,28 +35,50 @@ def full_sequence(maskable: Tensor, generator: torch.Generator) -> Tensor:
         (True, True)
     """
     count = int(maskable.sum())
-    ratio = torch.rand((), generator=generator, dtype=torch.float64)
+    ratio = _uniform(generator) if t is None else t
     chosen = torch.randperm(count, generator=generator)[: max(1, int(ratio * count))]
     masked = torch.zeros_like(maskable)
     masked[maskable.nonzero()[chosen, 0]] = True
     return masked
 
 
-def response_only(response: Tensor, generator: torch.Generator) -> Tensor:
-    """Mask each response token with probability t, t uniform on (0, 1]; the prompt stays clean.
+def response_only(response: Tensor, generator: torch.Generator, t: float | None = None) -> Tensor:
+    """Mask each response token with probability t; the prompt stays clean.
 
     Differs from the paper: a draw of zero masks, which has no loss, masks one token.
 
     Args:
         response: bool, [length]; the maskable tokens of the response.
         generator: Source of the noise.
+        t: Noise level in (0, 1]; None draws it uniformly.
 
     Returns:
         bool, [length].
     """
-    ratio = 1 - torch.rand((), generator=generator, dtype=torch.float64)
+    ratio = 1 - _uniform(generator) if t is None else t
     masked = (torch.rand(response.shape, generator=generator, dtype=torch.float64) < ratio) & response
     if not masked.any():
         positions = response.nonzero()[:, 0]
         masked[positions[torch.randint(len(positions), (), generator=generator)]] = True
     return masked
+
+
+def stratified(count: int, random: Random) -> list[float]:
+    """Noise levels spread evenly over (0, 1), one in each of `count` equal parts, in random order.
+
+    Each is uniform by itself; together they vary less than independent draws, and so does the loss.
+
+    Source: LLaDA (arXiv:2502.09992), App. B.5, which spreads them when it estimates likelihoods.
+
+    Example:
+        >>> sorted(int(4 * t) for t in stratified(4, Random(0)))
+        [0, 1, 2, 3]
+    """
+    offset = random.random()
+    levels = [(part + offset) / count for part in range(count)]
+    random.shuffle(levels)
+    return levels
+
+
+def _uniform(generator: torch.Generator) -> float:
+    return float(torch.rand((), generator=generator, dtype=torch.float64))

@@ -27,7 +27,7 @@ def run(
             raise KeyboardInterrupt
         return world.batch(TINY.stages[1], TINY.batch_tokens, TINY.seed, update)
 
-    settings = {"learning_rate": 1e-2, "warmup_updates": 1, "save_updates": 2, "bf16": False, "use_cpu": True}
+    settings = {"learning_rate": 1e-2, "warmup_updates": 1, "save_updates": 2, "use_cpu": True}
     train(model, Batches(make, num_updates), output, **settings)
 
 

@@ -1,0 +1,123 @@
+"""Several examples to a row: none sees its neighbours, and each costs what it costs alone."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+from dspy_diffusion_infill.training import loss
+from dspy_diffusion_infill.training.loss import IGNORED, masked_losses
+from dspy_diffusion_infill.training.packing import Noised, lay_out, like_long, spread
+
+MASK, PADDING = 9, 0
+SIZES = {
+    "vocab_size": 10, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
+    "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 32, "is_causal": False,
+    "initializer_range": 0.5, "pad_token_id": None, "bos_token_id": None, "eos_token_id": None,
+}  # fmt: skip
+
+
+def network(family: str, attention: str = "sdpa"):
+    torch.manual_seed(0)
+    if family == "llama":
+        return LlamaForCausalLM(LlamaConfig(**SIZES, attn_implementation=attention))
+    return Qwen2ForCausalLM(Qwen2Config(**SIZES, use_sliding_window=False, attn_implementation=attention))
+
+
+def noised(clean: list[int], masked: list[int]) -> Noised:
+    ids, labels = torch.tensor(clean), torch.full((len(clean),), IGNORED)
+    labels[masked] = ids[masked]
+    return Noised(ids.index_fill(0, torch.tensor(masked), MASK), labels)
+
+
+EXAMPLES = [noised([1, 2, 3, 4, 5], [2, 4]), noised([6, 7, 8], [1]), noised([3, 1, 2, 8, 8, 1, 4], [3, 6])]
+
+
+def losses(model, rows: list[list[Noised]], shift: int) -> torch.Tensor:
+    batch = lay_out(rows, PADDING)
+    return masked_losses(model, batch["input_ids"], batch["labels"], batch["attention_mask"], shift=shift)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize(("family", "shift"), [("llama", 0), ("qwen2", 1)])
+def test_packed_losses_equal_those_of_examples_alone(family: str, shift: int, attention: str):
+    model = network(family, attention)
+    alone = torch.cat([losses(model, [[one]], shift) for one in EXAMPLES])
+    packed = losses(model, [EXAMPLES], shift)
+    torch.testing.assert_close(packed, alone, atol=1e-5, rtol=0)
+    beside_padding = losses(model, [EXAMPLES[:1], EXAMPLES[1:]], shift)
+    torch.testing.assert_close(beside_padding, alone, atol=1e-5, rtol=0)
+
+
+def test_no_token_sees_a_neighbour():
+    """With attention over the whole row, the same positions leak: the control."""
+    model = network("llama")
+    other = [noised([9, 9, 9, 1, 2], [0]), *EXAMPLES[1:]]
+    torch.testing.assert_close(
+        losses(model, [EXAMPLES], 0)[2:], losses(model, [other], 0)[1:], atol=1e-5, rtol=0
+    )
+    leaky = lay_out([EXAMPLES], PADDING) | {"attention_mask": torch.ones(1, 15, dtype=torch.long)}
+    found = masked_losses(model, leaky["input_ids"], leaky["labels"], leaky["attention_mask"])
+    assert (found - losses(model, [EXAMPLES], 0)).abs().max() > 1e-2
+
+
+def test_a_shifted_model_is_read_one_place_to_the_left():
+    model = network("qwen2")
+    batch = lay_out([EXAMPLES[:1]], PADDING)
+    logits = model(input_ids=batch["input_ids"]).logits[0]
+    wanted = [-logits[at - 1].log_softmax(0)[token] for at, token in ((2, 3), (4, 5))]
+    torch.testing.assert_close(losses(model, [EXAMPLES[:1]], 1), torch.stack(wanted))
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_losses_in_chunks_have_the_same_values_and_gradients(monkeypatch: pytest.MonkeyPatch, shift: int):
+    model = network("llama")
+    losses(model, [EXAMPLES], shift).sum().backward()
+    whole = {name: value.grad.clone() for name, value in model.named_parameters()}
+    model.zero_grad()
+    monkeypatch.setattr(loss, "MAX_LOGITS", 20)  # two masked tokens at a time, of five
+    losses(model, [EXAMPLES], shift).sum().backward()
+    for name, value in model.named_parameters():
+        torch.testing.assert_close(value.grad, whole[name], atol=1e-5, rtol=1e-4)
+
+
+def test_the_head_is_left_as_it_was_also_after_an_error(monkeypatch: pytest.MonkeyPatch):
+    model = network("llama")
+    monkeypatch.setattr(loss, "_losses", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        losses(model, [EXAMPLES], 0)
+    assert "forward" not in vars(model.lm_head)
+
+
+def test_a_row_numbers_its_examples_and_pads_the_rest():
+    batch = lay_out([EXAMPLES[:2], EXAMPLES[1:2]], PADDING)
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1, 2, 2, 2], [1, 1, 1, 0, 0, 0, 0, 0]]
+    assert batch["input_ids"].tolist() == [[1, 2, 9, 4, 9, 6, 9, 8], [6, 9, 8, 0, 0, 0, 0, 0]]
+    assert batch["labels"][1].tolist() == [IGNORED, 7, *[IGNORED] * 6]
+    assert "weights" not in batch
+
+
+LENGTHS = st.lists(st.integers(1, 100), min_size=1, max_size=30)
+
+
+@given(LENGTHS, st.integers(1, 30))
+def test_examples_are_spread_over_rows_of_about_equal_length(lengths: list[int], num_rows: int):
+    num_rows = min(num_rows, len(lengths))
+    rows = spread(lengths, num_rows)
+    assert sorted(index for row in rows for index in row) == list(range(len(lengths)))
+    totals = [sum(lengths[index] for index in row) for row in rows]
+    assert len(rows) == num_rows
+    assert min(totals) > 0
+    assert max(totals) - min(totals) <= max(lengths)
+
+
+@given(LENGTHS, st.integers(1, 30))
+def test_groups_of_like_length_hold_every_example_once_and_do_not_overlap(lengths: list[int], number: int):
+    groups = like_long(lengths, min(number, len(lengths)))
+    assert sorted(index for group in groups for index in group) == list(range(len(lengths)))
+    assert {len(group) for group in groups} <= {len(lengths) // len(groups), -(-len(lengths) // len(groups))}
+    for shorter, longer in pairwise(groups):
+        assert max(lengths[i] for i in shorter) <= min(lengths[i] for i in longer)
