@@ -47,8 +47,8 @@ class DiffusionInfill(Teleprompter):
     what `base` made of it); text outside accepted windows is the same to the byte; the student, the base, the
     examples and the LMs are not modified.
 
-    Source: prompt infilling with a sliding window (arXiv:2604.03677). Where the paper is silent: windows are
-    decided one after the other, ties keep what was there, and candidates race (`Selection`).
+    Source: prompt infilling with a sliding window (arXiv:2604.03677). Where the paper is silent: ties keep
+    what was there, and candidates race (`Selection`).
 
     Args:
         metric: Any DSPy metric, higher is better; None takes the base's.
@@ -162,7 +162,7 @@ class DiffusionInfill(Teleprompter):
             )
             start = find_start(found, session, reuse=metric_of(self.base) == session.metric.function)
             warn_if_uncounted(session.meter)
-            search = Search(start, self._proposer(start, session), session, passes=self.masking.passes)
+            search = Search(start, self._proposer(start, session), session, self.masking)
             reason = search.run()
         return self._tuned(found, search, reason)
 

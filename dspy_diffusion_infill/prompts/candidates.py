@@ -56,7 +56,7 @@ def propose(
     rejected: list[Rejected] = []
     for filling in sorted(fillings, key=lambda filling: -filling.log_likelihood):
         (text,) = filling.texts
-        instructions = _as_read(window.replace(incumbent[predictor], text))
+        instructions = as_read(window.replace(incumbent[predictor], text))
         candidate = {**incumbent, predictor: instructions}
         reason = _flaw(incumbent[predictor], window, text, instructions) or guard(instructions)
         if reason is not None:
@@ -66,10 +66,10 @@ def propose(
     return candidates, rejected
 
 
-def _as_read(text: str) -> str:
+def as_read(text: str) -> str:
     """The form in which DSPy reads instructions back; cleaning once does not always reach it."""
     cleaned = inspect.cleandoc(text)
-    return text if cleaned == text else _as_read(cleaned)
+    return text if cleaned == text else as_read(cleaned)
 
 
 def _flaw(before: str, window: Window, filling: str, after: str) -> str | None:

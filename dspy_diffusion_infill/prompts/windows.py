@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from dspy_diffusion_infill.errors import SettingsError
 
+Order = Literal["successive", "independent"]
 Offsets = Sequence[tuple[int, int]]
 """Character range (start, end) of each token of a text, in order."""
 
@@ -36,11 +38,9 @@ class Window:
 class SlidingWindow:
     """Slide over the whole text, a few tokens at a time.
 
-    The order is successive: an accepted window changes the text that later windows see.
-
-    Source: the sliding window of prompt infilling (arXiv:2604.03677, Sec. 5.3, App. E), with its sizes as
-    defaults. The paper leaves open what happens at the end of a text and how often to pass over it: here the
-    last window is a short one, and passes repeat while they help.
+    Source: the sliding window of prompt infilling (arXiv:2604.03677, Sec. 5.3, App. E), with its sizes and
+    order as defaults. The paper leaves open what happens at the end of a text and how often to pass over it:
+    here the last window is a short one, and passes repeat while they help.
 
     Example:
         >>> words = [(0, 4), (5, 7), (8, 11)]
@@ -54,6 +54,11 @@ class SlidingWindow:
     """Tokens from the start of one window to the start of the next."""
     mask: int = 8
     """Mask tokens put in place of a window, also of a short one: the text may get longer or shorter."""
+    order: Order = "successive"
+    """`successive`: windows are decided one after the other, and an accepted one changes the text that later
+    ones see. `independent`: all windows of the program are filled in one batch, from one text and with the
+    same examples; then the winners that do not overlap are put together, the largest gain first. If they
+    score higher together than the best of them alone, all stay; else that one does."""
     passes: int | None = None
     """Most passes over the text. None: until no window helped in two passes running (each pass is conditioned
     on other examples), or the budget is spent."""
@@ -67,6 +72,8 @@ class SlidingWindow:
                 f"stride must be at most window, {self.window}, so that no token is skipped; "
                 f"got {self.stride}."
             )
+        if self.order not in get_args(Order):
+            raise SettingsError(f"order must be 'successive' or 'independent'; got {self.order!r}.")
         if self.passes is not None and self.passes < 1:
             raise SettingsError(f"passes must be at least 1, or None; got {self.passes}.")
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dspy_diffusion_infill.errors import InfillError, InfillerUnavailableError
 from dspy_diffusion_infill.prompts.candidates import Candidate, key
-from dspy_diffusion_infill.prompts.windows import Window
-from dspy_diffusion_infill.search.proposals import Proposer
+from dspy_diffusion_infill.prompts.windows import SlidingWindow
+from dspy_diffusion_infill.search.duels import Duel, combined, compatible
+from dspy_diffusion_infill.search.proposals import Place, Proposal, Proposer
 from dspy_diffusion_infill.search.results import (
-    MAX_CHARS,
     Trial,
-    Tried,
     candidate_programs,
     changes,
     trial_logs,
@@ -37,15 +35,15 @@ class Search:
         start: The instructions at first, and what scores candidates.
         proposer: Says which windows there are, and fills them.
         session: Which filling wins, and what was spent.
-        passes: Over all windows, at most; None: while they help.
+        masking: In which order windows are decided, and how often.
     """
 
-    def __init__(self, start: Start, proposer: Proposer, session: Session, *, passes: int | None) -> None:
+    def __init__(self, start: Start, proposer: Proposer, session: Session, masking: SlidingWindow) -> None:
         self.best = self._start = start.instructions
         self._trials = list[Trial]()
         self._tried: dict[object, Candidate] = {key(self._start): self._start}
         self._board, self._proposer = start.board, proposer
-        self._selection, self._meter, self._passes = session.selection, session.meter, passes
+        self._selection, self._meter, self._masking = session.selection, session.meter, masking
 
     def run(self) -> str:
         """Search; Ctrl-C or an outage ends it. `best` is at every moment the best found so far.
@@ -101,20 +99,86 @@ class Search:
         }
 
     def _search(self) -> str:
+        sweep = self._successive if self._masking.order == "successive" else self._independent
         idle = 0
         for number in itertools.count(1):
-            gained = False
-            for predictor in self._start:
-                for window in self._windows(predictor):
-                    if (reason := self._finished()) is not None:
-                        return reason
-                    gained |= self._infill(predictor, window, number)
-            idle = 0 if gained else idle + 1
-            if number == self._passes:
+            before = self.best
+            if (reason := sweep(number)) is not None:
+                return reason
+            idle = idle + 1 if self.best == before else 0
+            if number == self._masking.passes:
                 return f"passes: {number}"
-            if self._passes is None and idle == PATIENCE:
+            if self._masking.passes is None and idle == PATIENCE:
                 return f"no window helped in {PATIENCE} passes"
         raise AssertionError("unreachable")
+
+    def _successive(self, number: int) -> str | None:
+        """Decide one window after the other; each sees what was accepted before."""
+        for predictor in self._start:
+            for place in self._places(predictor):
+                if (reason := self._finished()) is not None:
+                    return reason
+                (proposal,) = self._proposer.propose(self.best, [place])
+                duel = self._fight(self.best, proposal)
+                self.best = duel.winner
+                self._record(number, [duel], accepted=[duel] if duel.won else [])
+        return None
+
+    def _places(self, predictor: str) -> Iterator[Place]:
+        """Windows from left to right over a text that may change on the way; no more than it had at first."""
+        start = -1
+        for _ in self._proposer.places(self.best, predictor):
+            places = self._proposer.places(self.best, predictor)
+            place = next((place for place in places if place.window.start > start), None)
+            if place is None:
+                return
+            yield place
+            start = place.window.start
+
+    def _independent(self, number: int) -> str | None:
+        """Decide all windows from one base, and put winners together."""
+        if (reason := self._finished()) is not None:
+            return reason
+        base, duels, accepted = self.best, list[Duel](), list[Duel]()
+        places = [place for predictor in base for place in self._proposer.places(base, predictor)]
+        try:
+            for proposal in self._proposer.propose(base, places) if places else ():
+                duels.append(self._fight(base, proposal))
+                if self._mean(duels[-1].winner) > self._mean(self.best) + TOLERANCE:
+                    self.best, accepted = duels[-1].winner, duels[-1:]
+                if (reason := self._finished()) is not None:
+                    return reason
+            accepted = self._combine(base, duels) or accepted
+        finally:
+            self._record(number, duels, accepted)
+        return None
+
+    def _combine(self, base: Candidate, duels: Sequence[Duel]) -> list[Duel]:
+        """The winners that were put together; none if they are no better than the best of them alone."""
+        parts = compatible(duels)
+        together = combined(base, parts)
+        if len(parts) < 2 or not self._proposer.allows(base, together):
+            return []
+        self._tried[key(together)] = together
+        self.best, alone = select([together], self.best, self._board, self._selection), self.best
+        return parts if self.best != alone else []
+
+    def _fight(self, base: Candidate, proposal: Proposal) -> Duel:
+        """Let the fillings of one window compete with what is there."""
+        spent = self._meter.spent
+        self._tried |= {key(candidate): candidate for candidate in proposal.candidates}
+        winner = select(proposal.candidates, base, self._board, self._selection)
+        gain = self._mean(winner) - self._mean(base)
+        return Duel(base, proposal, winner, gain, self._meter.spent - spent)
+
+    def _record(self, number: int, duels: Iterable[Duel], accepted: Sequence[Duel]) -> None:
+        score, spent = self._mean(self.best), self._meter.spent
+        for duel in duels:
+            won = duel in accepted
+            trial = duel.trial(number, self._board, accepted=won, score=score, spent=spent)
+            self._trials.append(trial)
+            if won:
+                logger.info("%s: %r -> %r, score %.4g", trial.predictor, trial.before, trial.after, score)
 
     def _finished(self) -> str | None:
         if self._board.outage is not None:
@@ -127,52 +191,6 @@ class Search:
     def _cut_short(self, outage: object) -> str:
         logger.warning("Out of reach after every try: %s The best so far is returned.", outage)
         return f"outage: {outage}"
-
-    def _windows(self, predictor: str) -> Iterator[Window]:
-        """Windows from left to right over a text that may change on the way; no more than it had at first."""
-        start = -1
-        for _ in self._proposer.windows(self.best, predictor):
-            windows = self._proposer.windows(self.best, predictor)
-            window = next((window for window in windows if window.start > start), None)
-            if window is None:
-                return
-            yield window
-            start = window.start
-
-    def _infill(self, predictor: str, window: Window, number: int) -> bool:
-        """Let fillings of one window compete with what is there; whether one of them won."""
-        before, spent = self.best, self._meter.spent
-        candidates, rejected = self._proposer.propose(before, predictor, window)
-        self._tried |= {key(candidate): candidate for candidate in candidates}
-        self.best = select(candidates, before, self._board, self._selection)
-
-        def filling(candidate: Candidate) -> str:
-            return window.filling_of(before[predictor], candidate[predictor])
-
-        accepted = self.best[predictor] != before[predictor]
-        trial = Trial(
-            pass_number=number,
-            predictor=predictor,
-            start=window.start,
-            before=filling(before),
-            after=filling(self.best) if accepted else None,
-            num_candidates=len(candidates),
-            candidates=tuple(self._tried_as(filling(candidate), candidate) for candidate in candidates),
-            rejected=tuple(replace(refused, text=refused.text[:MAX_CHARS]) for refused in rejected),
-            score=self._mean(self.best),
-            gain=self._mean(self.best) - self._mean(before),
-            metric_calls=self._meter.spent - spent,
-            spent=self._meter.spent,
-        )
-        self._trials.append(trial)
-        if accepted:
-            logger.info("%s: %r -> %r, score %.4g", predictor, trial.before, trial.after, trial.score)
-        return accepted
-
-    def _tried_as(self, text: str, candidate: Candidate) -> Tried:
-        num_scored = self._board.num_scored(candidate)
-        score = self._board.total(candidate) / num_scored if num_scored else None
-        return Tried(text[:MAX_CHARS], score, num_scored)
 
     def _mean(self, candidate: Candidate) -> float:
         return self._board.total(candidate) / len(self._board.examples)

@@ -1,0 +1,86 @@
+"""One window decided: its fillings against what is there; and several windows at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from dspy_diffusion_infill.prompts.candidates import Candidate
+from dspy_diffusion_infill.search.evaluation import Evaluator
+from dspy_diffusion_infill.search.proposals import Proposal
+from dspy_diffusion_infill.search.results import MAX_CHARS, Trial, Tried
+
+
+@dataclass(frozen=True, slots=True)
+class Duel:
+    """A window whose fillings were scored."""
+
+    base: Candidate
+    """What was there."""
+    proposal: Proposal
+    winner: Candidate
+    """The best filling's candidate; `base` if none was better."""
+    gain: float
+    """Of the winner's mean score over the base's."""
+    metric_calls: int
+
+    @property
+    def won(self) -> bool:
+        """Whether a filling was better than what was there."""
+        return self.winner != self.base
+
+    def filling(self, candidate: Candidate) -> str:
+        """What stands in the window's place in a candidate."""
+        place = self.proposal.place
+        return place.window.filling_of(self.base[place.predictor], candidate[place.predictor])
+
+    def trial(self, pass_number: int, board: Evaluator, *, accepted: bool, score: float, spent: int) -> Trial:
+        """The duel for the logs.
+
+        Args:
+            pass_number: From 1.
+            board: Where it was fought.
+            accepted: Whether the window was rewritten.
+            score: The incumbent's mean after the decision.
+            spent: Metric calls of the run up to the decision.
+        """
+        place = self.proposal.place
+        rejected = (replace(refused, text=refused.text[:MAX_CHARS]) for refused in self.proposal.rejected)
+        return Trial(
+            pass_number=pass_number,
+            predictor=place.predictor,
+            start=place.window.start,
+            before=self.filling(self.base),
+            after=self.filling(self.winner) if accepted else None,
+            num_candidates=len(self.proposal.candidates),
+            candidates=tuple(self._tried(candidate, board) for candidate in self.proposal.candidates),
+            rejected=tuple(rejected),
+            score=score,
+            gain=self.gain if accepted else 0.0,
+            metric_calls=self.metric_calls,
+            spent=spent,
+        )
+
+    def _tried(self, candidate: Candidate, board: Evaluator) -> Tried:
+        num_scored = board.num_scored(candidate)
+        score = board.total(candidate) / num_scored if num_scored else None
+        return Tried(self.filling(candidate)[:MAX_CHARS], score, num_scored)
+
+
+def compatible(duels: Iterable[Duel]) -> list[Duel]:
+    """Winners whose windows do not overlap, chosen greedily by gain; of equal gains, the earlier one."""
+    chosen: list[Duel] = []
+    for duel in sorted((duel for duel in duels if duel.won), key=lambda duel: -duel.gain):
+        if not any(duel.proposal.place.overlaps(other.proposal.place) for other in chosen):
+            chosen.append(duel)
+    return chosen
+
+
+def combined(base: Candidate, duels: Iterable[Duel]) -> Candidate:
+    """The base with every duel's window rewritten by its winner; windows must not overlap."""
+    texts = dict(base)
+    # from right to left, so that what is still to be rewritten stays where it was
+    for duel in sorted(duels, key=lambda duel: -duel.proposal.place.window.start):
+        place = duel.proposal.place
+        texts[place.predictor] = place.window.replace(texts[place.predictor], duel.filling(duel.winner))
+    return texts
