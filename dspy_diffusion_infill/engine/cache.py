@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -33,6 +34,11 @@ MAX_PACKED_TOKENS = 512
 @runtime_checkable
 class CachingPredictor(MaskPredictor, Protocol):
     """A mask predictor whose keys and values can be kept from pass to pass."""
+
+    @property
+    def folder(self) -> Path | None:
+        """Of the checkpoint; None for a model made in memory."""
+        ...
 
     @property
     def shift(self) -> int:

@@ -26,16 +26,24 @@ class BidirectionalDecoder:
         context_length: The longest sequence the model was made for, in tokens.
         shift: How many places before a token its logits are read; 0, or 1 for a model that was adapted from
             predicting the next token.
+        folder: Of the checkpoint; None for a model made in memory.
     """
 
     def __init__(
-        self, network: PreTrainedModel, vocabulary: Vocabulary, name: str, context_length: int, shift: int = 0
+        self,
+        network: PreTrainedModel,
+        vocabulary: Vocabulary,
+        name: str,
+        context_length: int,
+        shift: int = 0,
+        folder: Path | None = None,
     ) -> None:
         self.network = network.eval().requires_grad_(False)
         self.vocabulary = vocabulary
         self.name = name
         self.context_length = context_length
         self.shift = shift
+        self.folder = folder
 
     @property
     def device(self) -> torch.device:

@@ -54,7 +54,7 @@ def load(folder: Path, *, name: str, device: torch.device, dtype: torch.dtype) -
     vocabulary = Vocabulary(tokenizer_of(folder), CHAT, config.vocab_size)
     network = read_network(folder, Qwen2ForCausalLM, config, key_mapping=None, device=device, dtype=dtype)
     length = min(config.max_position_embeddings, CONTEXT_LENGTH)
-    return BidirectionalDecoder(network, vocabulary, name, length, shift=1)
+    return BidirectionalDecoder(network, vocabulary, name, length, shift=1, folder=folder)
 
 
 def tokenizer_of(folder: Path) -> Tokenizer:

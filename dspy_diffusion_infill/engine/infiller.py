@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from dspy_diffusion_infill.engine.cache import Contexts, choose_mode
+from dspy_diffusion_infill.engine.calibrate import stored_choice
 from dspy_diffusion_infill.engine.denoise import infill
 from dspy_diffusion_infill.engine.model import TextModel
 from dspy_diffusion_infill.engine.reverse import Decoding, Filled
@@ -33,7 +34,8 @@ class DiffusionInfiller:
 
     def __init__(self, model: TextModel, denoising: Denoising = Denoising()) -> None:  # noqa: B008  (frozen)
         self.model = model
-        self.denoising = replace(denoising, cache=choose_mode(model, denoising.cache))
+        wanted = stored_choice(model) if denoising.cache == "auto" else None
+        self.denoising = replace(denoising, cache=choose_mode(model, wanted or denoising.cache))
         self._contexts = Contexts()
 
     @property

@@ -84,7 +84,7 @@ def load(folder: Path, *, name: str, device: torch.device, dtype: torch.dtype) -
     network = read_network(
         folder, LlamaForCausalLM, config, key_mapping=key_mapping, device=device, dtype=dtype
     )
-    return BidirectionalDecoder(network, vocabulary, name, config.max_position_embeddings)
+    return BidirectionalDecoder(network, vocabulary, name, config.max_position_embeddings, folder=folder)
 
 
 def llama_config(published: dict[str, Any]) -> LlamaConfig:
