@@ -1,0 +1,106 @@
+"""Judges as DSPy metrics, and a metric to tune judges by."""
+
+from __future__ import annotations
+
+import dspy
+
+from dspy_diffusion_infill.errors import Unscored
+from dspy_diffusion_infill.judges.parse import write_number
+from dspy_diffusion_infill.judges.prometheus import Judge
+from dspy_diffusion_infill.search.failures import describe, is_prompts_fault
+
+
+class JudgeMetric:
+    """A judge as DSPy metric: the score of a program's answer, from 0 (lowest) to 1 (highest on the scale).
+
+    An answer that cannot be judged (no readable verdict, or too long for the judge) is `Unscored`: it counts
+    for no candidate, and is reported.
+
+    Args:
+        judge: Grades. Give it an LM of its own; else the program's judges itself.
+        response: The field of the prediction that is judged.
+        instruction: The field of the example that holds the instruction; None for all its inputs.
+        reference_answer: The field of the example that holds the best answer, if there is one.
+        source: The field of the example that holds the source, if there is one.
+
+    Example:
+        >>> judge = Judge(template="brief")
+        >>> metric = JudgeMetric(judge, response="answer")
+    """
+
+    def __init__(
+        self,
+        judge: Judge,
+        *,
+        response: str,
+        instruction: str | None = None,
+        reference_answer: str | None = None,
+        source: str | None = None,
+    ) -> None:
+        self.judge, self.response = judge, response
+        self.fields = {"instruction": instruction, "reference_answer": reference_answer, "source": source}
+
+    def __call__(
+        self, example: dspy.Example, prediction: dspy.Prediction, trace: object = None
+    ) -> dspy.Prediction:
+        """Judge one answer; `feedback` says why, for optimizers that read it.
+
+        Raises:
+            Unscored: If there is no verdict.
+        """
+        given = {name: str(example[field]) for name, field in self.fields.items() if field is not None}
+        given.setdefault("instruction", _laid_out(example))
+        try:
+            # a trace of its own: what the judge does is no step of the program
+            with dspy.context(trace=[]):
+                graded = self.judge(response=str(prediction[self.response]), **given)
+        except Exception as error:
+            if not is_prompts_fault(error):
+                raise
+            reason = error.__cause__
+            raise Unscored(str(reason) if isinstance(reason, Unscored) else describe(error)) from error
+        return dspy.Prediction(score=self.judge.scale.fraction(graded.score), feedback=graded.feedback)
+
+
+class Closeness:
+    """Metric to tune a judge by: 1 where it gives people's score, 0 where it is off by the whole scale.
+
+    A correlation is of many examples at once; this is the nearest that one example can say.
+
+    Args:
+        judge: Its scale is that of people's scores, which examples hold as `score`.
+
+    Example:
+        >>> closeness = Closeness(Judge(template="brief"))
+        >>> closeness(dspy.Example(score=5), dspy.Prediction(score=4))
+        0.75
+    """
+
+    def __init__(self, judge: Judge) -> None:
+        self.scale = judge.scale
+
+    def __call__(self, example: dspy.Example, graded: dspy.Prediction, trace: object = None) -> float:
+        """Compare with people."""
+        return 1 - abs(self.scale.fraction(graded.score) - self.scale.fraction(example.score))
+
+    def explained(
+        self,
+        example: dspy.Example,
+        graded: dspy.Prediction,
+        trace: object = None,
+        pred_name: object = None,
+        pred_trace: object = None,
+    ) -> dspy.Prediction:
+        """The same with feedback, in the shape that GEPA asks for."""
+        people, judge = write_number(example.score), write_number(graded.score)
+        return dspy.Prediction(
+            score=self(example, graded),
+            feedback=f"People gave {people}, the judge {judge}: {graded.feedback}",
+        )
+
+
+def _laid_out(example: dspy.Example) -> str:
+    """The inputs of an example: the value alone if there is one, else a line for each."""
+    inputs = {name: str(value) for name, value in example.inputs().items()}
+    lines = [f"{name}: {value}" for name, value in inputs.items()]
+    return "\n".join(inputs.values() if len(inputs) == 1 else lines)

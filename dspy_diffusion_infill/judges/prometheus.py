@@ -1,0 +1,144 @@
+"""Absolute grading by a judge LM, as a DSPy program whose instructions an optimizer can edit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import fmean
+from typing import Any
+
+import dspy
+from dspy.signatures.signature import make_signature
+from dspy.utils.exceptions import AdapterParseError
+
+from dspy_diffusion_infill.errors import SettingsError
+from dspy_diffusion_infill.judges import templates
+from dspy_diffusion_infill.judges.adapter import JudgeAdapter
+from dspy_diffusion_infill.judges.parse import Scale
+from dspy_diffusion_infill.judges.templates import Rubric
+
+
+class Judge(dspy.Module):
+    """Grades a text with a judge LM.
+
+    The instructions of its one predictor, `grade`, hold the task description and the rubric, with a place for
+    each text that is judged; optimizers edit them like those of any program. The prompt is then laid out by
+    the judge's own adapter, so that a model fine-tuned for the published prompt gets it to the letter: give
+    that adapter to an optimizer as well, with `dspy.context(adapter=judge.adapter)`.
+
+    Source: Prometheus (arXiv:2310.08491) and Prometheus 2 (arXiv:2405.01535), absolute grading; the prompt as
+    in arXiv:2604.03677, App. J. Differs from prometheus-eval: scores are floats on the rubric's own scale; a
+    judge is asked as often as `samples` says and never again until it answers well; a reply without a verdict
+    is left out of the mean, counted in `num_unread`.
+
+    Args:
+        rubric: What is judged. Templates that tell it in their own words need none.
+        template: Name of a template in `assets/judges.toml`.
+        conversation: Name of a conversation form there; None for the template's usual one.
+        lm: The judge; None for the LM in force.
+        samples: Replies to ask for; their scores are averaged.
+        seed: Of the replies, where the LM samples: DSPy's cache gives another seed other replies.
+
+    Raises:
+        SettingsError: If a setting breaks its rule.
+
+    Example:
+        >>> judge = Judge(Rubric("Is it short?", {1: "No.", 5: "Yes."}), template="judge-no-reference")
+        >>> judge.grade.signature.instructions.splitlines()[-3:]
+        ['[Is it short?]', 'Score 1: No.', 'Score 5: Yes.']
+    """
+
+    def __init__(
+        self,
+        rubric: Rubric | None = None,
+        *,
+        template: str = "judge",
+        conversation: str | None = None,
+        lm: dspy.BaseLM | None = None,
+        samples: int = 1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if samples < 1:
+            raise SettingsError(f"samples must be at least 1; got {samples}.")
+        told = templates.template(template).with_rubric(rubric)
+        self.adapter = JudgeAdapter(told, templates.conversation(conversation or told.conversation))
+        self.samples, self.seed = samples, seed
+        fields: dict[str, Any] = {name: (str, dspy.InputField()) for name in told.fields}
+        outputs = {"feedback": (str, dspy.OutputField()), "score": (float, dspy.OutputField())}
+        self.grade = dspy.Predict(make_signature(fields | outputs, told.text))
+        self.grade.lm = lm
+
+    @property
+    def scale(self) -> Scale:
+        """What its scores are on."""
+        return self.adapter.scale
+
+    def forward(
+        self,
+        *,
+        response: str,
+        instruction: str | None = None,
+        reference_answer: str | None = None,
+        source: str | None = None,
+    ) -> dspy.Prediction:
+        """Grade one response; what the template has no place for is not shown.
+
+        Returns:
+            `score`, the mean of what was read; `feedback`, that of the reply nearest to it; `scores`; and
+            `num_unread`, the replies without a verdict.
+
+        Raises:
+            SettingsError: If something is not given that the template has a place for.
+            AdapterParseError: If no reply holds a verdict.
+        """
+        given = {"response": response, "instruction": instruction}
+        given |= {"reference_answer": reference_answer, "source": source}
+        values = {name: given[name] for name in self.adapter.template.fields}
+        if missing := [name for name, value in values.items() if value is None]:
+            raise SettingsError(
+                f"{missing[0]} must be given: the judge's template has a place for it; got None."
+            )
+        with dspy.context(adapter=self.adapter):
+            verdicts, failures = self._ask(values)
+        if not verdicts:
+            raise failures[-1]
+        scores = [verdict.score for verdict in verdicts]
+        score = fmean(scores)
+        nearest = min(verdicts, key=lambda verdict: abs(verdict.score - score))
+        return dspy.Prediction(
+            score=score, feedback=nearest.feedback, scores=scores, num_unread=len(failures)
+        )
+
+    def _ask(self, values: Mapping[str, Any]) -> tuple[list[dspy.Prediction], list[AdapterParseError]]:
+        verdicts, failures = [], []
+        for sample in range(self.samples):
+            try:
+                verdicts.append(self.grade(**values, config=self._config(sample)))
+            except AdapterParseError as error:
+                failures.append(error)
+        return verdicts, failures
+
+    def _config(self, sample: int) -> dict[str, int]:
+        """DSPy's cache tells replies to one prompt apart by this number; the first is plain."""
+        number = self.seed * self.samples + sample
+        return {"rollout_id": number} if number else {}
+
+
+def judge_lm(model: str, *, api_base: str, conversation: str = "v2", cache: bool = True) -> dspy.LM:
+    """A judge on a vLLM server, decoding as its authors do.
+
+    DSPy's cache knows a model by its name alone: two servers with one model name would share answers, so turn
+    the cache off for one of them.
+
+    Args:
+        model: As the server names it.
+        api_base: The server's address, with `/v1`.
+        conversation: Whose decoding to use.
+        cache: Whether DSPy caches replies.
+
+    Example:
+        >>> judge_lm("prometheus-eval/prometheus-7b-v2.0", api_base="http://localhost:8000/v1").kwargs["top_p"]
+        0.9
+    """
+    decoding = templates.conversation(conversation).decoding
+    return dspy.LM(f"hosted_vllm/{model}", api_base=api_base, cache=cache, **decoding)
