@@ -121,7 +121,7 @@ def _canvases(model: TextModel) -> tuple[list[list[int]], list[int]]:
     masked = [
         Message(
             "system",
-            (_INSTRUCTIONS[: window.start], Masked(window.num_masks), _INSTRUCTIONS[window.end :]),
+            (_INSTRUCTIONS[: window.start], Masked(_NUM_TOKENS), _INSTRUCTIONS[window.end :]),
         )
         for window in windows
     ]
