@@ -16,6 +16,8 @@ try:
     import typer
     from rich.console import Console
     from rich.text import Text
+
+    from dspy_diffusion_infill.training.command import train
 except ImportError as error:
     raise SystemExit(str(MissingExtraError("The command line", "cli"))) from error
 
@@ -57,6 +59,9 @@ def demo(
     spent = f"{found.metric_calls} metric calls, {found.compile_s:.0f} s to compile"
     console.print(f"\n{spent}, {found.total_s:.0f} s in all.")
     console.print(Text(f"Report: {found.report}"))
+
+
+app.command()(train)
 
 
 def _quieten() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import dspy
@@ -16,7 +16,7 @@ Fields = Mapping[str, Any] | dspy.Example
 """Values by field name."""
 
 SENTINEL = "INFILLxWINDOWx7c41e9d2"
-"""Stands for the window while the adapter renders; no adapter has a reason to escape letters and digits."""
+"""Stands for a masked part while the adapter renders; none has a reason to escape letters and digits."""
 
 
 def active_adapter() -> dspy.Adapter:
@@ -38,19 +38,29 @@ def render_window(predictor: dspy.Predict, instructions: str, window: Window) ->
     Raises:
         CanvasError: If the adapter does not show the instructions exactly once.
     """
-    signature = signature_of(predictor).with_instructions(window.replace(instructions, SENTINEL))
+    marked = window.replace(instructions, window.fill([SENTINEL] * len(window.masks)))
+    signature = signature_of(predictor).with_instructions(marked)
     rendered = active_adapter().format(signature, [dict(demo) for demo in predictor.demos], {})
     texts = [(message["role"], _text(message["content"])) for message in rendered]
     count = sum(text.count(SENTINEL) for _, text in texts)
-    if count != 1:
+    if count != len(window.masks):
         raise CanvasError(
             f"{type(active_adapter()).__name__} must show a predictor's instructions exactly once; it shows "
-            f"them {count} times for {list(signature.fields)}. Use another adapter, e.g. dspy.ChatAdapter()."
+            f"them {count // len(window.masks)} times for {list(signature.fields)}. Use another adapter, "
+            "e.g. dspy.ChatAdapter()."
         )
-    *given, asking = texts
-    if SENTINEL in asking[1] or asking[0] != "user":
-        given = texts  # an adapter with nothing to ask when there are no inputs
-    return tuple(_message(role, text, window.num_masks) for role, text in given)
+    given = _without_question(texts, SENTINEL)
+    masks = iter(window.masks)
+    return tuple(_message(role, text, masks) for role, text in given)
+
+
+def render_prompt(predictor: dspy.Predict) -> tuple[Message, ...]:
+    """Lay out a predictor's prompt as the active adapter does: no turn that asks, and no masks."""
+    signature = signature_of(predictor)
+    rendered = active_adapter().format(signature, [dict(demo) for demo in predictor.demos], {})
+    texts = [(message["role"], _text(message["content"])) for message in rendered]
+    given = _without_question(texts, signature.instructions)
+    return tuple(Message.text(cast(Role, role), text) for role, text in given)
 
 
 def render_turns(predictor: dspy.Predict, example: Fields) -> tuple[Message, ...]:
@@ -70,9 +80,15 @@ def is_complete(predictor: dspy.Predict, example: Fields) -> bool:
     return all(name in example and example[name] is not None for name in signature_of(predictor).fields)
 
 
-def _message(role: str, text: str, num_masks: int) -> Message:
-    before, sentinel, after = text.partition(SENTINEL)
-    parts = (before, Masked(num_masks), after) if sentinel else (text,)
+def _without_question(texts: list[tuple[str, str]], instructions: str) -> list[tuple[str, str]]:
+    """All turns but the last, unless the adapter had nothing to ask, there being no inputs."""
+    role, asking = texts[-1]
+    return texts if instructions in asking or role != "user" else texts[:-1]
+
+
+def _message(role: str, text: str, masks: Iterator[int]) -> Message:
+    first, *rest = text.split(SENTINEL)
+    parts = [first, *(part for piece in rest for part in (Masked(next(masks)), piece))]
     return Message(cast(Role, role), tuple(part for part in parts if part != ""))
 
 

@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import LlamaForCausalLM
 
 from dspy_diffusion_infill.engine.llada import CHAT
 from dspy_diffusion_infill.engine.vocabulary import Vocabulary
-from dspy_diffusion_infill.training.embedded import Recipe, _config, _corpus, train_tokenizer
+from dspy_diffusion_infill.training.embedded import Recipe, _config, _corpus, _save, train_tokenizer
 from dspy_diffusion_infill.training.world import RealReviews, Stage, World
 
 TINY = Recipe(
@@ -48,3 +49,24 @@ def world(real: Path, vocabulary: Vocabulary) -> World:
 @pytest.fixture
 def model(vocabulary: Vocabulary) -> LlamaForCausalLM:
     return LlamaForCausalLM(_config(TINY, vocabulary))
+
+
+@pytest.fixture(scope="session")
+def checkpoint(real: Path, vocabulary: Vocabulary, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model on disk, as training starts from one."""
+    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    tokenizer = train_tokenizer(_corpus(RealReviews(real), seed=0), TINY.vocab_size)
+    torch.manual_seed(0)
+    _save(LlamaForCausalLM(_config(TINY, vocabulary)), tokenizer, vocabulary, folder)
+    return folder
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeps what `datasets` converts out of the user's cache."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
+
+
+def write_rows(path: Path, rows: list[dict]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)

@@ -1,0 +1,89 @@
+"""`diffusion-infill train`: options to settings. Torch is loaded when the command runs, not before."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dspy_diffusion_infill.errors import MissingExtraError, SettingsError
+
+
+def train(
+    context: typer.Context,
+    model: Annotated[str, typer.Option(help="A LLaDA or a Dream: a folder, a hub id, or embedded.")],
+    data: Annotated[list[str], typer.Option(help="A file, a folder or a hub id; may be given again.")],
+    output: Annotated[Path, typer.Option(help="Folder of the checkpoint.")],
+    stages: Annotated[str, typer.Option(help="fs masks anywhere, ro responses only.")] = "fs,ro",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it takes, and stop.")] = False,
+    tflops: Annotated[float, typer.Option(help="Sustained, of all devices: for the estimate.")] = 300.0,
+    weights: Annotated[str, typer.Option(help="Share of each source, such as 0.7,0.3.")] = "",
+    streaming: Annotated[bool, typer.Option("--streaming", help="Read rows when needed.")] = False,
+    epochs: Annotated[float | None, typer.Option(help="Of each stage; else 8 of fs, 4 of ro.")] = None,
+    updates: Annotated[int | None, typer.Option(help="Of each stage, in place of epochs.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Else the paper's, by family.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Examples an update; else the paper's.")] = None,
+    num_batches: Annotated[int | None, typer.Option(help="Batches an update is split into.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Longer examples are cut.")] = None,
+    mix: Annotated[float | None, typer.Option(help="Share masked by the other objective.")] = None,
+    weighting: Annotated[str | None, typer.Option(help="mean, or LLaDA's inverse_t.")] = None,
+    stratify: Annotated[bool, typer.Option("--stratify", help="Spread noise levels evenly.")] = False,
+    pack: Annotated[bool, typer.Option("--pack", help="Examples end to end, apart.")] = False,
+    lora: Annotated[int | None, typer.Option(help="Rank of adapters; 0: train all weights.")] = None,
+    dora: Annotated[bool, typer.Option("--dora", help="DoRA in place of LoRA.")] = False,
+    gradient_checkpointing: Annotated[bool, typer.Option("--gradient-checkpointing")] = False,
+    held_out: Annotated[int | None, typer.Option(help="Examples to measure losses with.")] = None,
+    seed: Annotated[int, typer.Option(help="Of data order and noise.")] = 0,
+    use_cpu: Annotated[bool, typer.Option("--cpu", help="Stay on the CPU.")] = False,
+    report_to: Annotated[str | None, typer.Option(help="tensorboard, wandb, ...")] = None,
+    push_to_hub: Annotated[str | None, typer.Option(help="Hub id to upload to.")] = None,
+) -> None:
+    """Fine-tune a diffusion LM so that it can infill prompts."""
+    plan, estimate = _plan({**context.params, "stages": tuple(stages.split(","))})
+    typer.echo(estimate)
+    if not dry_run:
+        _finetune(plan, output, push_to_hub)
+
+
+def _plan(options: dict[str, Any]) -> tuple[Any, str]:
+    """The run that the options ask for, and what it takes."""
+    try:
+        from dspy_diffusion_infill.training.dry_run import dry_run as estimate
+        from dspy_diffusion_infill.training.finetune import prepare
+        from dspy_diffusion_infill.training.settings import Settings, defaults
+        from dspy_diffusion_infill.training.start import read_start
+    except ImportError as error:
+        raise MissingExtraError("Training", "train") from error
+    start = read_start(options["model"])
+    known = {field.name for field in fields(Settings)}
+    given = {name: value for name, value in options.items() if name in known and value is not None}
+    plan = prepare(
+        start,
+        options["data"],
+        replace(defaults(start), **given),
+        weights=_numbers(options["weights"]) or None,
+        streaming=options["streaming"],
+    )
+    return plan, estimate(plan, tflops=options["tflops"])
+
+
+def _finetune(plan: Any, output: Path, push_to_hub: str | None) -> None:
+    from dspy_diffusion_infill.training.finetune import finetune
+    from dspy_diffusion_infill.training.saving import push
+
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
+    logging.getLogger("dspy_diffusion_infill").setLevel(logging.INFO)
+    finetune(plan, output)
+    typer.echo(f"Checkpoint: {output}")
+    if push_to_hub:
+        typer.echo(f"Uploaded: {push(output, push_to_hub)}")
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(number) for number in text.split(",") if number]
+    except ValueError as error:
+        raise SettingsError(f"weights must be numbers with commas between; got {text!r}.") from error

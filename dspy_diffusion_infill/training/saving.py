@@ -1,0 +1,103 @@
+"""What training leaves behind: a checkpoint in one piece, which transformers and `engine.model.load` read."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import create_repo, upload_folder
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from dspy_diffusion_infill.engine.checkpoint import read_config
+from dspy_diffusion_infill.training.settings import Settings
+from dspy_diffusion_infill.training.start import Start, read_weights
+
+_TOKENIZER = ("tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt")
+
+
+def adapted(network: PreTrainedModel, settings: Settings) -> nn.Module:
+    """The network, or LoRA adapters around it."""
+    if not settings.lora:
+        return network
+    config = LoraConfig(
+        r=settings.lora,
+        lora_alpha=2 * settings.lora,
+        target_modules="all-linear",  # the head, an output embedding, is not among them
+        use_dora=settings.dora,
+    )
+    torch.manual_seed(settings.seed)
+    return get_peft_model(network, config)
+
+
+def merged(
+    start: Start, before: Path | None, settings: Settings, state: dict[str, Tensor]
+) -> PreTrainedModel:
+    """A trained network on the CPU, from the weights that a run gathered; adapters merged into it.
+
+    Args:
+        start: Where the run started.
+        before: The checkpoint its last stage started from; None for the start's own.
+        settings: Of the run.
+        state: Of what `adapted` made.
+    """
+    model: Any = adapted(read_weights(start, before), settings)
+    model.load_state_dict(state)
+    return model.merge_and_unload() if settings.lora else model
+
+
+def save(network: PreTrainedModel, start: Start, folder: Path, dtype: torch.dtype, card: str) -> None:
+    """Write a checkpoint with its tokenizer and model card.
+
+    Args:
+        network: Changed to `dtype`.
+        start: Whose tokenizer it has.
+        folder: Appears when everything is in it. Must not exist.
+        dtype: Of the weights.
+        card: The text of its README.md.
+    """
+
+    def fill(saving: Path) -> None:
+        # The names of the class, not those of the checkpoint that the weights were first read from.
+        network.to(dtype).save_pretrained(saving, save_original_format=False)  # pyright: ignore[reportArgumentType]
+        for pattern in _TOKENIZER:
+            for path in start.folder.glob(pattern):
+                shutil.copyfile(path, saving / path.name)
+        (saving / "README.md").write_text(card, encoding="utf-8")
+
+    write_whole(folder, fill)
+
+
+def write_whole(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Make a folder whole or not at all: a kill or a full disk leaves no half of it under its name."""
+    saving = folder.with_name(folder.name + "-saving")
+    shutil.rmtree(saving, ignore_errors=True)
+    saving.mkdir(parents=True)
+    try:
+        fill(saving)
+        for path in saving.iterdir():  # on the disk before it has its name
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    except OSError:
+        shutil.rmtree(saving, ignore_errors=True)
+        raise
+    saving.rename(folder)
+
+
+def push(folder: Path, repository: str) -> str:
+    """Upload a checkpoint to the Hugging Face hub, with the login of its own tools; returns its address."""
+    address = create_repo(repository, exist_ok=True)
+    upload_folder(repo_id=repository, folder_path=folder)
+    return str(address)
+
+
+def own_dtype(start: Start) -> torch.dtype:
+    """The precision that the start's weights are kept in."""
+    settings = read_config(start.folder)
+    name = settings.get("dtype") or settings.get("torch_dtype") or "float32"
+    return getattr(torch, name)

@@ -1,0 +1,84 @@
+"""The checkpoint that training starts from: vocabulary and sizes without its weights, then its weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors import safe_open
+from transformers import PreTrainedModel
+
+from dspy_diffusion_infill.engine import dream, llada
+from dspy_diffusion_infill.engine.checkpoint import find_folder, read_config, read_tokenizer, weight_files
+from dspy_diffusion_infill.engine.vocabulary import Vocabulary
+from dspy_diffusion_infill.errors import ModelError
+
+Family = Literal["llada", "dream"]
+
+_FAMILIES: dict[str, Family] = {"llada": "llada", "llama": "llada", "Dream": "dream", "qwen2": "dream"}
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A LLaDA or a Dream on disk."""
+
+    source: str
+    folder: Path
+    family: Family
+    vocabulary: Vocabulary
+    context_length: int
+    num_parameters: int
+
+    @property
+    def shift(self) -> int:
+        """How many places before a token its logits are read."""
+        return 1 if self.family == "dream" else 0
+
+
+def read_start(source: str) -> Start:
+    """Look at a checkpoint; no weights are read.
+
+    Args:
+        source: "embedded", a folder, or a hub id such as "GSAI-ML/LLaDA-8B-Instruct".
+
+    Raises:
+        ModelError: If there is no such checkpoint, it is broken, or it is neither a LLaDA nor a Dream.
+    """
+    folder = find_folder(source)
+    settings = read_config(folder)
+    family = _FAMILIES.get(settings.get("model_type", ""))
+    if family is None:
+        raise ModelError(
+            "A model to train must be a LLaDA or a Dream, published or in the shape of Llama or Qwen2; "
+            f"config.json of {source!r} says {settings.get('model_type')!r}."
+        )
+    length = settings.get("max_sequence_length") or settings["max_position_embeddings"]
+    if family == "llada":
+        num_ids = settings.get("embedding_size") or settings["vocab_size"]
+        vocabulary = Vocabulary(read_tokenizer(folder), llada.CHAT, num_ids)
+    else:
+        length = min(length, dream.CONTEXT_LENGTH)
+        vocabulary = Vocabulary(dream.tokenizer_of(folder), dream.CHAT, settings["vocab_size"])
+    return Start(source, folder, family, vocabulary, length, _num_parameters(folder))
+
+
+def read_weights(start: Start, folder: Path | None = None) -> PreTrainedModel:
+    """The network, in float32 on the CPU, ready to be trained; shared with nobody.
+
+    Args:
+        start: Where training starts.
+        folder: Of a later checkpoint of the same model; None for the start's own.
+    """
+    load = llada.load if start.family == "llada" else dream.load
+    decoder = load(folder or start.folder, name=start.source, device=torch.device("cpu"), dtype=torch.float32)
+    return decoder.network.requires_grad_(True).train()
+
+
+def _num_parameters(folder: Path) -> int:
+    total = 0
+    for path in weight_files(folder):
+        with safe_open(path, framework="pt") as weights:
+            total += sum(torch.Size(weights.get_slice(name).get_shape()).numel() for name in weights.keys())  # noqa: SIM118
+    return total

@@ -1,0 +1,58 @@
+"""`diffusion-infill train`, from its options to a checkpoint."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from dspy_diffusion_infill.cli import app
+from dspy_diffusion_infill.engine.model import load
+from dspy_diffusion_infill.errors import SettingsError
+from tests.training.conftest import write_rows
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+
+@pytest.fixture
+def options(checkpoint: Path, tmp_path: Path) -> list[str]:
+    rows = [{"prompt": f"made-up review number {n}", "response": str(n % 5)} for n in range(12)]
+    data = write_rows(tmp_path / "data.jsonl", rows)
+    return [
+        "train", "--model", str(checkpoint), "--data", data, "--output", str(tmp_path / "out"),
+        "--batch", "4", "--num-batches", "2", "--held-out", "2", "--max-tokens", "64", "--cpu",
+    ]  # fmt: skip
+
+
+def test_a_dry_run_prints_what_training_takes_and_writes_nothing(options: list[str], tmp_path: Path):
+    ran = CliRunner().invoke(app, [*options, "--dry-run"], catch_exceptions=False)
+    assert ran.exit_code == 0
+    assert "stage fs  24 updates of 4 examples" in ran.output  # 8 epochs of 12 examples
+    assert "stage ro  12 updates of 4 examples" in ran.output
+    assert "memory" in ran.output
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("out")] == []
+
+
+def test_the_command_leaves_a_checkpoint(options: list[str], tmp_path: Path):
+    chosen = [*options, "--stages", "ro", "--updates", "1", "--mix", "0.5", "--pack", "--stratify"]
+    ran = CliRunner().invoke(app, [*chosen, "--weighting", "inverse_t"], catch_exceptions=False)
+    assert ran.exit_code == 0
+    assert f"Checkpoint: {tmp_path / 'out'}" in ran.output
+    assert load(str(tmp_path / "out"), device="cpu").context_length == 512
+    card = (tmp_path / "out" / "README.md").read_text()
+    for line in ("| mix | 0.5 |", "| pack | True |", "| weighting | inverse_t |", "| stages | ('ro',) |"):
+        assert line in card
+
+
+def test_weights_that_are_no_numbers_are_refused(options: list[str]):
+    with pytest.raises(SettingsError, match="weights must be numbers with commas between; got 'half'"):
+        CliRunner().invoke(app, [*options, "--weights", "half"], catch_exceptions=False)
+
+
+def test_naming_the_command_loads_no_torch():
+    code = "import sys, dspy_diffusion_infill.training.command; print('torch' in sys.modules)"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        == "False\n"
+    )

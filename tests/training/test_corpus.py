@@ -1,0 +1,155 @@
+"""From files to encoded examples: forms, cutting, counting, mixing, and drawing by number."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from datasets import Dataset
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dspy_diffusion_infill.engine.vocabulary import Vocabulary
+from dspy_diffusion_infill.errors import SettingsError
+from dspy_diffusion_infill.training.corpus import Corpus, Stream, count, encoded, truncate
+from dspy_diffusion_infill.training.data import Example
+from dspy_diffusion_infill.training.sources import read
+from tests.training.conftest import write_rows
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+FEEDBACK = {
+    "instruction": "Write a line.", "response": "A line.", "reference_answer": "The line.",
+    "criteria": "Is it one line?", **{f"score{n}_description": f"grade {n}" for n in range(1, 6)},
+    "feedback": "It is one.", "score": "5", "annotator": "nobody",
+}  # fmt: skip
+FORMS = [
+    {"messages": [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "4"}], "id": 1},
+    {"prompt": "Hi.", "response": "4"},
+    {"prompt": "Hi.", "completion": "4"},
+    {"instruction": "Hi.", "output": "4", "orig_score": "4"},
+]
+
+
+def contents(source: str, *, streaming: bool = False) -> list[list[tuple[str, str]]]:
+    rows = read(source, streaming=streaming)
+    return [[(turn["role"], turn["content"]) for turn in row["messages"]] for row in rows]
+
+
+@pytest.mark.parametrize("row", FORMS, ids=["messages", "response", "completion", "output"])
+def test_every_form_gives_the_same_conversation(row: dict, tmp_path: Path):
+    source = write_rows(tmp_path / "rows.jsonl", [row])
+    assert contents(source) == [[("user", "Hi."), ("assistant", "4")]]
+    assert contents(source, streaming=True) == contents(source)
+
+
+def test_json_parquet_and_folders_are_read(tmp_path: Path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "rows.json").write_text(json.dumps(FORMS[1:2]))
+    Dataset.from_list(FORMS[1:2]).to_parquet(tmp_path / "rows.parquet")
+    write_rows(tmp_path / "folder" / "train.jsonl", FORMS[1:2])
+    for name in ("rows.json", "rows.parquet", "folder"):
+        assert contents(str(tmp_path / name)) == [[("user", "Hi."), ("assistant", "4")]]
+
+
+def test_a_feedback_record_becomes_the_judges_prompt_and_reply(tmp_path: Path):
+    (((_, prompt), (_, reply)),) = contents(write_rows(tmp_path / "rows.jsonl", [FEEDBACK]))
+    assert prompt.startswith("###Task Description:")
+    assert "###Response to evaluate:\nA line.\n" in prompt
+    assert prompt.endswith("[Is it one line?]\n" + "\n".join(f"Score {n}: grade {n}" for n in range(1, 6))
+                           + "\n\n###Feedback: ")  # fmt: skip
+    assert reply == "It is one. [RESULT] 5"
+
+
+def test_what_cannot_be_read_is_refused_with_its_reason(tmp_path: Path):
+    with pytest.raises(SettingsError, match=r"forms: messages; .*prompt, response; .*has question\."):
+        read(write_rows(tmp_path / "odd.jsonl", [{"question": "Why?"}]))
+    with pytest.raises(SettingsError, match=r"data must be a \.json, .*got '.*none\.jsonl'"):
+        read(str(tmp_path / "none.jsonl"))
+    tool = {"messages": [{"role": "tool", "content": "4"}]}
+    with pytest.raises(SettingsError, match="role must be one of 'system', 'user', 'assistant'; got 'tool'"):
+        read(write_rows(tmp_path / "tool.jsonl", [tool]))
+
+
+EXAMPLE = Example(
+    ids=tuple(range(10)),
+    maskable=(False, True, True, False, True, True, True, False, True, True),
+    response=(False,) * 8 + (True, True),
+)
+
+
+def test_the_longest_part_of_the_prompt_is_cut_at_its_end_and_the_response_last():
+    assert truncate(EXAMPLE, 10) is EXAMPLE
+    assert truncate(EXAMPLE, 8).ids == (0, 1, 2, 3, 4, 7, 8, 9)
+    assert truncate(EXAMPLE, 6).ids == (0, 1, 2, 3, 7, 8)
+    assert truncate(EXAMPLE, 8).response == (False,) * 6 + (True, True)
+
+
+@given(st.lists(st.sampled_from("gpr"), min_size=1, max_size=40), st.integers(1, 40))
+def test_a_cut_example_fits_and_keeps_its_order(parts: list[str], max_tokens: int):
+    flags = tuple(part != "g" for part in parts), tuple(part == "r" for part in parts)
+    cut = truncate(Example(tuple(range(len(parts))), *flags), max_tokens)
+    assert len(cut.ids) == min(len(parts), max_tokens)
+    assert list(cut.ids) == sorted(cut.ids)
+    assert cut.maskable == tuple(flags[0][at] for at in cut.ids)
+    assert cut.response == tuple(flags[1][at] for at in cut.ids)
+
+
+def pairs(number: int, prompt: str = "Say {}.") -> list[dict]:
+    return [{"prompt": prompt.format(n), "response": str(n)} for n in range(number)]
+
+
+def test_what_was_cut_or_left_out_is_counted(tmp_path: Path, vocabulary: Vocabulary):
+    rows = [{"prompt": "a b c d e f g h i j k l", "response": "1"}, {"prompt": "a", "response": "1"}]
+    silent = [{"messages": [{"role": "user", "content": "Hi."}]}]
+    sources = [write_rows(tmp_path / "a.jsonl", rows), write_rows(tmp_path / "b.jsonl", silent)]
+    longest = len(encoded(sources[:1], vocabulary, 99)[1]["ids"]) + 1
+    kept, counts = count(encoded(sources, vocabulary, longest))
+    assert len(kept) == counts.examples == 2
+    assert (counts.truncated, counts.dropped) == (1, 1)
+    assert counts.tokens == sum(map(len, kept["ids"])) == 2 * longest - 1
+
+
+def test_sources_are_mixed_by_weight_the_same_way_each_time(tmp_path: Path, vocabulary: Vocabulary):
+    sources = [write_rows(tmp_path / f"{name}.jsonl", pairs(40, name + " {}")) for name in ("up", "down")]
+    first, again = (
+        [vocabulary.decode(row["ids"]) for row in encoded(sources, vocabulary, 99, weights=[3, 1], seed=1)]
+        for _ in range(2)
+    )
+    assert first == again
+    share = sum("up" in text for text in first) / len(first)
+    assert 0.6 < share < 0.9  # 160 draws of probability .75: four standard deviations are .14
+    assert len({text for text in first if "down" in text}) == 40
+    with pytest.raises(SettingsError, match=r"weights must be 2 positive numbers.*got \[1\]"):
+        encoded(sources, vocabulary, 99, weights=[1])
+
+
+def test_an_epoch_holds_every_example_once_and_the_next_in_another_order(
+    tmp_path: Path, vocabulary: Vocabulary
+):
+    corpus = Corpus(encoded([write_rows(tmp_path / "a.jsonl", pairs(12))], vocabulary, 99), seed=3)
+    first, second = ([corpus[12 * epoch + n] for n in range(12)] for epoch in (0, 1))
+    assert Counter(first) == Counter(second)
+    assert len(set(first)) == 12
+    assert first != second
+    assert corpus[5] == first[5]
+
+
+def test_a_stream_gives_the_same_example_for_a_number_however_it_is_asked(
+    tmp_path: Path, vocabulary: Vocabulary
+):
+    rows = encoded([write_rows(tmp_path / "a.jsonl", pairs(12))], vocabulary, 99, streaming=True)
+    one, other = (Stream(rows, seed=1, kept=4) for _ in range(2))
+    whole = [one[number] for number in range(20)]
+    assert len(set(whole[:12])) == 12
+    assert whole[12] in whole[:12]
+    assert [other[number] for number in range(1, 20, 2)] == whole[1::2]
+    assert [other[number] for number in (3, 2, 19)] == [whole[3], whole[2], whole[19]]
+
+
+def test_data_without_any_response_are_refused(tmp_path: Path, vocabulary: Vocabulary):
+    source = write_rows(tmp_path / "a.jsonl", pairs(3))
+    with pytest.raises(SettingsError, match=r"with a response; got none\. Is max_tokens too small"):
+        count(encoded([source], vocabulary, 4))
+    with pytest.raises(SettingsError, match=r"with a response; got none\. Is max_tokens too small"):
+        Stream(encoded([source], vocabulary, 4, streaming=True), seed=0, kept=1)[0]

@@ -1,0 +1,208 @@
+"""A run from data to checkpoint: what comes out, and what becomes of it when it is interrupted."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaForCausalLM
+
+from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
+from dspy_diffusion_infill.engine.model import load
+from dspy_diffusion_infill.errors import ModelError, SettingsError
+from dspy_diffusion_infill.prompts.canvas import Canvas, Masked, Message
+from dspy_diffusion_infill.training import saving
+from dspy_diffusion_infill.training.dry_run import dry_run
+from dspy_diffusion_infill.training.finetune import Plan, finetune, prepare
+from dspy_diffusion_infill.training.saving import adapted, merged
+from dspy_diffusion_infill.training.settings import Settings, defaults
+from dspy_diffusion_infill.training.start import read_start, read_weights
+from dspy_diffusion_infill.training.train import last_checkpoint
+from dspy_diffusion_infill.training.updates import Updates
+from tests.training.conftest import write_rows
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+SETTINGS = Settings(
+    learning_rate=1e-2, batch=4, num_batches=2, max_tokens=64, updates=2, held_out=2, save_updates=1,
+    use_cpu=True,
+)  # fmt: skip
+
+
+@pytest.fixture
+def plan(checkpoint: Path, tmp_path: Path) -> Plan:
+    rows = [{"prompt": f"made-up review number {n}", "response": str(n % 5)} for n in range(12)]
+    return prepare(read_start(str(checkpoint)), [write_rows(tmp_path / "data.jsonl", rows)], SETTINGS)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return LlamaForCausalLM.from_pretrained(folder).state_dict()
+
+
+def test_the_output_infills_and_loads_in_plain_transformers(plan: Plan, tmp_path: Path):
+    output = tmp_path / "runs" / "out"
+    finetune(plan, output)
+    canvas = Canvas((Message("system", ("Rate", Masked(3), ".")),))
+    infiller = DiffusionInfiller(load(str(output), device="cpu"))
+    assert infiller.infill([canvas], num_candidates=1, seed=0)[0][0].texts[0]
+    plain = AutoModelForCausalLM.from_pretrained(output)
+    assert isinstance(plain, LlamaForCausalLM)
+    assert plain.config.is_causal is False
+    assert not torch.equal(
+        plain.state_dict()["model.norm.weight"], weights(plan.start.folder)["model.norm.weight"]
+    )
+    card = (output / "README.md").read_text()
+    assert "the full sequence, then on responses only" in card
+    assert "12 examples" in card
+    assert "| prompt loss | " in card
+    assert not (tmp_path / "runs" / "out-work").exists()
+    with pytest.raises(SettingsError, match="output must not exist yet"):
+        finetune(plan, output)
+
+
+def test_a_run_cut_short_in_its_second_stage_ends_as_an_uninterrupted_one(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    plan = replace(plan, settings=replace(plan.settings, updates=3))
+    finetune(plan, tmp_path / "whole")
+    draw, seen = Updates._draw, []
+
+    def interrupted(self: Updates, update: int):
+        seen.append((self.objective, update))
+        if seen[-1] == ("ro", 2) and seen.count(("ro", 2)) == 1:
+            raise KeyboardInterrupt
+        return draw(self, update)
+
+    monkeypatch.setattr(Updates, "_draw", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(plan, tmp_path / "broken")
+    assert not (tmp_path / "broken").exists()
+    with pytest.raises(SettingsError, match=r"must hold this run's own work"):
+        finetune(replace(plan, settings=replace(plan.settings, seed=1)), tmp_path / "broken")
+    del seen[:-1]
+    finetune(plan, tmp_path / "broken")
+    assert ("fs", 0) not in seen
+    assert ("ro", 0) not in seen, "the checkpoint after the first update is where it goes on"
+    whole, broken = weights(tmp_path / "whole"), weights(tmp_path / "broken")
+    for name, value in whole.items():
+        torch.testing.assert_close(broken[name], value, atol=1e-6, rtol=0)
+
+
+def test_a_full_disk_leaves_no_half_of_a_checkpoint_and_the_run_goes_on_later(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    plan = replace(plan, settings=replace(plan.settings, stages=("ro",)))
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(saving.shutil, "copyfile", full)
+        with pytest.raises(OSError, match="No space left"):
+            finetune(plan, tmp_path / "out")
+    work = tmp_path / "out-work"
+    assert sorted(path.name for path in work.iterdir()) == ["0-ro", "run.json"]
+    assert Path(last_checkpoint(work / "0-ro") or "").name == "checkpoint-2"
+    finetune(plan, tmp_path / "out")
+    assert (tmp_path / "out" / "tokenizer.json").is_file()
+
+
+def test_a_half_written_checkpoint_is_passed_over(tmp_path: Path):
+    assert last_checkpoint(tmp_path / "none") is None
+    for name, state in (("checkpoint-9", "{}"), ("checkpoint-10", "{}"), ("checkpoint-11", '{"step": 1')):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "trainer_state.json").write_text(state)
+    (tmp_path / "checkpoint-12").mkdir()
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_merged_adapters_compute_what_they_computed_apart(plan: Plan, dora: bool):
+    settings = replace(plan.settings, lora=2, dora=dora)
+    model = adapted(read_weights(plan.start), settings).eval()
+    for name, value in model.named_parameters():
+        assert value.requires_grad == ("lora_" in name)
+        assert "lm_head.lora" not in name
+        if value.requires_grad:
+            torch.nn.init.normal_(value, std=0.3)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        apart = model(input_ids=ids).logits
+        together = merged(plan.start, None, settings, model.state_dict()).eval()(input_ids=ids).logits
+        plain = read_weights(plan.start).eval()(input_ids=ids).logits
+    torch.testing.assert_close(together, apart, atol=1e-5, rtol=1e-5)
+    assert (apart - plain).abs().max() > 1e-3
+
+
+def test_adapters_with_checkpointed_activations_train_and_are_merged_into_the_output(
+    plan: Plan, tmp_path: Path
+):
+    settings = replace(plan.settings, lora=2, gradient_checkpointing=True, stages=("ro",), pack=True)
+    finetune(replace(plan, settings=settings), tmp_path / "out")
+    before, after = weights(plan.start.folder), weights(tmp_path / "out")
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert any("q_proj" in name for name in changed)
+    assert not {name for name in changed if "embed" in name or "lm_head" in name or "norm" in name}
+
+
+def test_settings_are_the_papers_by_family_and_refuse_what_cannot_be(plan: Plan):
+    found = defaults(plan.start)
+    assert (found.learning_rate, found.batch, found.num_batches, found.warmup_updates) == (1e-5, 32, 32, 500)
+    assert [found.num_updates(stage, 95_000) for stage in found.stages] == [23_750, 11_875]
+    dream = defaults(replace(plan.start, family="dream"))
+    assert (dream.learning_rate, dream.batch, dream.num_batches) == (2e-6, 128, 64)
+    for odd, why in (
+        ({"stages": ("answer",)}, "stages must be some of fs, ro; got 'answer'"),
+        ({"num_batches": 33}, "num_batches must be between 1 and batch, 32; got 33"),
+        ({"mix": 1.0}, "mix must be at least 0 and below 1"),
+        ({"dora": True}, "dora must go with lora"),
+        ({"updates": 0}, "updates must be above 0; got 0"),
+        ({"weighting": "t"}, "weighting must be 'mean' or 'inverse_t'; got 't'"),
+    ):
+        with pytest.raises(SettingsError, match=why):
+            replace(found, **odd)
+
+
+def test_a_plan_refuses_what_an_hour_of_training_would(plan: Plan, checkpoint: Path, tmp_path: Path):
+    start = plan.start
+    with pytest.raises(SettingsError, match=r"max_tokens must be at most 512, the context of .*; got 513"):
+        prepare(start, plan.data, replace(SETTINGS, max_tokens=513))
+    with pytest.raises(SettingsError, match="held_out must be below 12, the number of examples; got 12"):
+        prepare(start, plan.data, replace(SETTINGS, held_out=12))
+    with pytest.raises(SettingsError, match="updates must be given for a stream"):
+        prepare(start, plan.data, replace(SETTINGS, updates=None), streaming=True)
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bert" / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(ModelError, match=r"must be a LLaDA or a Dream.*'bert'"):
+        read_start(str(tmp_path / "bert"))
+
+
+def test_held_out_examples_are_not_trained_on(plan: Plan):
+    trained = {plan.examples[number] for number in range(10)}
+    assert len(trained) == 10
+    assert len(plan.held_out) == 2
+    assert not trained & set(plan.held_out)
+
+
+def test_a_stream_trains_as_files_do(plan: Plan, tmp_path: Path):
+    settings = replace(plan.settings, stages=("ro",))
+    streamed = prepare(plan.start, plan.data, settings, streaming=True)
+    assert not {streamed.examples[number] for number in range(10)} & set(streamed.held_out)
+    finetune(streamed, tmp_path / "out")
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
+def test_a_dry_run_counts_tokens_updates_memory_and_time_without_reading_weights(plan: Plan):
+    assert plan.counts is not None
+    settings = replace(plan.settings, updates=None, epochs=5.0)
+    found = dry_run(replace(plan, settings=settings), tflops=1.0)
+    tokens = round(15 * 4 * plan.counts.tokens / 12)  # five epochs of 12 examples are 15 updates of 4
+    assert f"stage fs  15 updates of 4 examples, {tokens:,} tokens" in found
+    assert "12 examples" in found
+    parameters = sum(
+        value.numel() for value in LlamaForCausalLM.from_pretrained(plan.start.folder).parameters()
+    )
+    assert plan.start.num_parameters == parameters
+    hours = 6 * parameters * 2 * tokens / 1e12 / 3600
+    assert f"time      {hours:.2g} hours at 1 TFLOP/s" in found

@@ -1,0 +1,62 @@
+"""Held-out losses, prompts and responses apart, on a model whose losses are known."""
+
+import logging
+import math
+
+import pytest
+import torch
+from transformers import LlamaForCausalLM
+
+from dspy_diffusion_infill.engine.vocabulary import Vocabulary
+from dspy_diffusion_infill.prompts.canvas import Message
+from dspy_diffusion_infill.training.data import encode
+from dspy_diffusion_infill.training.loss import IGNORED
+from dspy_diffusion_infill.training.monitor import HeldOut
+
+
+@pytest.fixture
+def held_out(vocabulary: Vocabulary) -> HeldOut:
+    turns = [("made-up review " * (n % 3 + 1), str(n)) for n in range(11)]
+    examples = [
+        encode([Message.text("user", ask), Message.text("assistant", reply)], vocabulary)
+        for ask, reply in turns
+    ]
+    return HeldOut(examples, vocabulary, shift=0, seed=0)
+
+
+def test_a_model_that_knows_nothing_is_as_perplexed_as_it_has_tokens(
+    model: LlamaForCausalLM, held_out: HeldOut
+):
+    torch.nn.init.zeros_(model.get_output_embeddings().weight)
+    found = held_out(model)
+    size = model.config.vocab_size
+    for part in ("prompt", "response"):
+        assert found[f"{part}_loss"] == pytest.approx(math.log(size), rel=1e-5)
+        assert found[f"{part}_perplexity"] == pytest.approx(size, rel=1e-4)
+
+
+def test_prompts_are_masked_beside_clean_responses_and_the_other_way_round(
+    held_out: HeldOut, vocabulary: Vocabulary
+):
+    words = set(vocabulary.encode("made-up review made-up"))
+    end = set(vocabulary.lay_out([Message.text("user", "")]).ids[-1:])
+    for part, other in (("prompt", "response"), ("response", "prompt")):
+        masked = {label for batch in held_out.batches[part] for label in batch["labels"].flatten().tolist()}
+        seen = {token for batch in held_out.batches[other] for token in batch["input_ids"].flatten().tolist()}
+        masked -= {IGNORED}
+        assert masked <= words if part == "prompt" else not masked & words
+        assert masked <= seen | end, "what one masks the other shows"
+
+
+def test_measuring_shows_infilled_prompts_and_leaves_the_model_as_it_was(
+    model: LlamaForCausalLM, held_out: HeldOut, caplog: pytest.LogCaptureFixture
+):
+    model.train()
+    flags = [value.requires_grad for value in model.parameters()]
+    with caplog.at_level(logging.INFO, "dspy_diffusion_infill"):
+        first, second = held_out(model), held_out(model)
+    assert first == second
+    assert model.training
+    assert [value.requires_grad for value in model.parameters()] == flags
+    assert sum("infilled '" in record.message for record in caplog.records) == 4
+    assert "where the text has '" in caplog.text
