@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dspy_diffusion_infill.prompts.canvas import Canvas, Denoising, Filling, Infiller, Masked, Message
     from dspy_diffusion_infill.prompts.compact import CompactAdapter
     from dspy_diffusion_infill.prompts.guards import Guard
+    from dspy_diffusion_infill.prompts.templates import Template
     from dspy_diffusion_infill.prompts.windows import SlidingWindow
     from dspy_diffusion_infill.search.budget import Budget
     from dspy_diffusion_infill.search.selection import Selection
@@ -35,6 +36,7 @@ _HOMES = {
     "RemoteInfiller": "serving.client",
     "Selection": "search.selection",
     "SlidingWindow": "prompts.windows",
+    "Template": "prompts.templates",
     "Unscored": "errors",
 }
 
@@ -55,6 +57,7 @@ __all__ = [
     "RemoteInfiller",
     "Selection",
     "SlidingWindow",
+    "Template",
     "Unscored",
     "__version__",
 ]

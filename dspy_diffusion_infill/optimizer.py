@@ -14,7 +14,8 @@ from dspy_diffusion_infill.prompts.canvas import Denoising, Infiller
 from dspy_diffusion_infill.prompts.guards import Guard
 from dspy_diffusion_infill.prompts.locks import LockSetting, check_locks
 from dspy_diffusion_infill.prompts.program import instructions_of, with_instructions
-from dspy_diffusion_infill.prompts.protocols import program_locks
+from dspy_diffusion_infill.prompts.protocols import check_masking, program_locks
+from dspy_diffusion_infill.prompts.templates import Template
 from dspy_diffusion_infill.prompts.windows import SlidingWindow
 from dspy_diffusion_infill.search.base import (
     BaseResult,
@@ -56,7 +57,7 @@ class DiffusionInfill(Teleprompter):
         infiller: None for the served model (`DIFFUSION_INFILL_URL`, else http://127.0.0.1:8011); a URL; a
             path or hub id, loaded in this process; "embedded" for the toy model in this package; or any
             `Infiller`.
-        masking: Which windows are rewritten.
+        masking: Which windows are rewritten, and in which order; or a `Template` with regions to fill.
         denoising: How windows are filled, and how many times. An `Infiller` object keeps its own settings,
             but for the number of candidates.
         selection: How candidates are compared, and how many examples a canvas shows.
@@ -89,7 +90,7 @@ class DiffusionInfill(Teleprompter):
         *,
         base: Teleprompter | None = None,
         infiller: str | os.PathLike[str] | Infiller | None = None,
-        masking: SlidingWindow = SlidingWindow(),  # noqa: B008  (frozen, as the two below)
+        masking: SlidingWindow | Template = SlidingWindow(),  # noqa: B008  (frozen, as the two below)
         denoising: Denoising = Denoising(),  # noqa: B008
         selection: Selection = Selection(),  # noqa: B008
         budget: Preset | Budget = "light",
@@ -198,6 +199,8 @@ class DiffusionInfill(Teleprompter):
         return choose_metric(self.metric, self.base)
 
     def _session(self, task: Task) -> Session:
+        check_masking(self.masking, task.student)
+        program_locks(task.student, self.lock)  # refuses unknown names, before the base has spent anything
         return Session(
             task=task,
             infiller=connect(self.infiller, self.denoising),

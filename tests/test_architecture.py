@@ -19,6 +19,7 @@ PURE = {
     "prompts.canvas",
     "prompts.candidates",
     "prompts.locks",
+    "prompts.templates",
     "prompts.windows",
     "search.budget",
     "search.edits",

@@ -16,12 +16,12 @@ texts = st.text(st.sampled_from("ab \n\t"), max_size=30)
 def fill(before, start, end, *fillings):
     """Propose for one predictor; the first filling is the likeliest."""
     scored = [Filling((text,), -float(n), 1) for n, text in enumerate(fillings)]
-    return propose({"self": before}, "self", Window(start, end, 8), scored)
+    return propose({"self": before}, "self", Window(start, end, (8,)), scored)
 
 
 def test_the_likeliest_comes_first_and_repeats_are_dropped():
     fillings = [Filling((text,), score, 1) for text, score in (("x", -3.0), ("y", -1.0), ("x", -2.0))]
-    candidates, rejected = propose({"p": "a b", "q": "c"}, "p", Window(2, 3, 1), fillings)
+    candidates, rejected = propose({"p": "a b", "q": "c"}, "p", Window(2, 3, (1,)), fillings)
     assert candidates == [{"p": "a y", "q": "c"}, {"p": "a x", "q": "c"}]
     assert rejected == []
 

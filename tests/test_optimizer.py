@@ -556,7 +556,7 @@ def test_a_trial_tells_what_lost_and_what_was_spent_by_then(student):
         ({"metric": None}, "A metric must be given"),
         ({"metric": None, "base": COPRO()}, "A metric must be given"),
         ({"base": "copro"}, "base must be a DSPy optimizer, or None; got 'copro'"),
-        ({"masking": 8}, "masking must be a SlidingWindow; got 8"),
+        ({"masking": 8}, "masking must be a SlidingWindow or a Template; got 8"),
         ({"budget": "lite"}, "budget must be .*got 'lite'"),
         ({"num_threads": 0}, "num_threads must be at least 1, or None; got 0"),
     ],

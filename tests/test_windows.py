@@ -27,8 +27,8 @@ def test_windows_slide_and_the_last_one_is_short():
 
 
 def test_a_short_text_is_one_window_with_all_masks():
-    assert SlidingWindow(window=8, mask=5).windows(" a b ", words(" a b ")) == [Window(0, 5, 5)]
-    assert SlidingWindow(window=2, stride=1, mask=5).windows(" a b", words(" a b")) == [Window(0, 4, 5)]
+    assert SlidingWindow(window=8, mask=5).windows(" a b ", words(" a b ")) == [Window(0, 5, (5,))]
+    assert SlidingWindow(window=2, stride=1, mask=5).windows(" a b", words(" a b")) == [Window(0, 4, (5,))]
 
 
 def test_tokens_that_share_a_character_do_not_split_it():

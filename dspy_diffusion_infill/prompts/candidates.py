@@ -6,7 +6,7 @@ Pure: no dspy, no torch.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dspy_diffusion_infill.prompts.canvas import Filling
@@ -40,7 +40,7 @@ def propose(
         incumbent: The candidate the window was cut from. Not modified.
         predictor: Whose instructions the window lies in.
         window: Where the fillings go.
-        fillings: Each with one text.
+        fillings: Each with a text for each masked part of the window.
         guard: Says what is wrong with new instructions; None if nothing is.
 
     Returns:
@@ -49,16 +49,16 @@ def propose(
 
     Example:
         >>> fillings = [Filling(("Grade",), -2.0, 1), Filling(("Rate",), -1.0, 1)]
-        >>> propose({"self": "Rate it."}, "self", Window(0, 4, 1), fillings)
+        >>> propose({"self": "Rate it."}, "self", Window(0, 4, (1,)), fillings)
         ([{'self': 'Grade it.'}], [Rejected(text='Rate', reason='unchanged')])
     """
     candidates: list[Candidate] = []
     rejected: list[Rejected] = []
     for filling in sorted(fillings, key=lambda filling: -filling.log_likelihood):
-        (text,) = filling.texts
+        text = window.fill(filling.texts)
         instructions = as_read(window.replace(incumbent[predictor], text))
         candidate = {**incumbent, predictor: instructions}
-        reason = _flaw(incumbent[predictor], window, text, instructions) or guard(instructions)
+        reason = _flaw(incumbent[predictor], window, filling.texts, instructions) or guard(instructions)
         if reason is not None:
             rejected.append(Rejected(text, reason))
         elif candidate not in candidates:
@@ -72,18 +72,28 @@ def as_read(text: str) -> str:
     return text if cleaned == text else as_read(cleaned)
 
 
-def _flaw(before: str, window: Window, filling: str, after: str) -> str | None:
-    if (
-        not all(character.isprintable() or character == "\n" for character in filling)
-        or "\N{REPLACEMENT CHARACTER}" in filling
-    ):
+def _flaw(before: str, window: Window, texts: Sequence[str], after: str) -> str | None:
+    characters = set().union(*texts)
+    if "\N{REPLACEMENT CHARACTER}" in characters or not all(map(str.isprintable, characters - {"\n"})):
         return "unprintable"
     if not after.strip():
         return "empty"
     if after == before:
         return "unchanged"
-    kept = after.startswith(before[: window.start]) and after.endswith(before[window.end :])
-    return None if kept else "shifts the text around the window"
+    return None if _holds(after, window.given(before)) else "shifts the text around the window"
+
+
+def _holds(text: str, pieces: Sequence[str]) -> bool:
+    """Whether a text begins with the first piece, ends with the last one, and has the others between them."""
+    first, *between, last = pieces
+    if not text.startswith(first):
+        return False
+    place = len(first)
+    for piece in between:
+        if (found := text.find(piece, place)) < 0:
+            return False
+        place = found + len(piece)
+    return text[place:].endswith(last)
 
 
 def changed_span(before: str, after: str) -> tuple[int, str, str]:

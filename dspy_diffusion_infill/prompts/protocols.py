@@ -9,6 +9,8 @@ import dspy
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.prompts.locks import Lock, LockSetting, locks_for
 from dspy_diffusion_infill.prompts.program import signature_of
+from dspy_diffusion_infill.prompts.templates import Template
+from dspy_diffusion_infill.prompts.windows import Masking
 
 AGENTS = {"ReAct", "ReActV2", "CodeAct", "ProgramOfThought", "RLM"}
 OPENINGS = ("You are an Agent.", "You are an intelligent agent.", "You are tasked with producing")
@@ -29,6 +31,17 @@ def program_locks(program: dspy.Module, setting: LockSetting) -> dict[str, list[
         name: locks_for(setting, name, signature_of(predictor).fields, needed.get(name, ()))
         for name, predictor in predictors.items()
     }
+
+
+def check_masking(masking: Masking, program: dspy.Module) -> None:
+    """Check a template against a program.
+
+    Raises:
+        SettingsError: If it does not fit.
+    """
+    if isinstance(masking, Template):
+        needed = protocols(program)
+        masking.check({name: needed.get(name, []) for name, _ in program.named_predictors()})
 
 
 def protocols(program: dspy.Module) -> dict[str, list[str]]:

@@ -5,9 +5,9 @@ Pure: no dspy, no torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 from dspy_diffusion_infill.errors import SettingsError
 
@@ -22,16 +22,50 @@ class Window:
 
     start: int
     end: int
-    num_masks: int
-    """Mask tokens that stand in for the part."""
+    masks: tuple[int, ...]
+    """Mask tokens of each masked part that stands in for it."""
+    around: tuple[str, ...] = ("", "")
+    """Text given around the masked parts, one piece more than there are of them."""
 
-    def replace(self, text: str, filling: str) -> str:
-        """Put `filling` where the window is; every character outside stays as it was."""
-        return text[: self.start] + filling + text[self.end :]
+    def fill(self, texts: Iterable[str]) -> str:
+        """What comes in the window's place, with a text for each masked part."""
+        first, *rest = self.around
+        return first + "".join(text + piece for text, piece in zip(texts, rest, strict=True))
+
+    def replace(self, text: str, content: str) -> str:
+        """Put `content` where the window is; every character outside stays as it was."""
+        return text[: self.start] + content + text[self.end :]
+
+    def given(self, text: str) -> tuple[str, ...]:
+        """Everything around the masked parts, in reading order: the rest of the text as well."""
+        first, *between, last = self.around
+        return (text[: self.start] + first, *between, last + text[self.end :])
 
     def filling_of(self, text: str, changed: str) -> str:
         """What stands in the window's place in `changed`, which is `text` but for that."""
         return changed[self.start : len(changed) - (len(text) - self.end)]
+
+
+Cutter = Callable[[str, Offsets, Iterable[tuple[int, int]]], list[Window]]
+"""(a text, its tokens, the character ranges that are locked) -> its windows, from left to right."""
+
+
+class Masking(Protocol):
+    """Which parts of a program's instructions are rewritten."""
+
+    @property
+    def order(self) -> Order:
+        """Whether a window is decided before the next one is filled, or all of them after."""
+        ...
+
+    @property
+    def passes(self) -> int | None:
+        """Most passes over all windows. None: until no window helped in two passes running."""
+        ...
+
+    def cutter(self, predictor: str, first: str) -> Cutter:
+        """What says which windows one predictor has, given its name and its instructions at first."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +111,10 @@ class SlidingWindow:
         if self.passes is not None and self.passes < 1:
             raise SettingsError(f"passes must be at least 1, or None; got {self.passes}.")
 
+    def cutter(self, predictor: str, first: str) -> Cutter:
+        """What says which windows one predictor has: the same for all of them."""
+        return self.windows
+
     def windows(self, text: str, offsets: Offsets, locked: Iterable[tuple[int, int]] = ()) -> list[Window]:
         """Cover every token of `text` that is not locked, in order.
 
@@ -91,7 +129,7 @@ class SlidingWindow:
         """
         locked = list(locked)
         if not locked and len(offsets) <= self.window:
-            return [Window(0, len(text), self.mask)]
+            return [Window(0, len(text), (self.mask,))]
         return [window for run in _unlocked_runs(offsets, locked) for window in self._slide(run)]
 
     def _slide(self, offsets: Offsets) -> list[Window]:
@@ -100,7 +138,7 @@ class SlidingWindow:
         return [self._window(offsets[n * self.stride :][: self.window]) for n in range(last + 1)]
 
     def _window(self, offsets: Offsets) -> Window:
-        return Window(offsets[0][0], max(end for _, end in offsets), self.mask)
+        return Window(offsets[0][0], max(end for _, end in offsets), (self.mask,))
 
 
 def _unlocked_runs(offsets: Offsets, locked: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from dspy_diffusion_infill.prompts.candidates import Candidate
 from dspy_diffusion_infill.prompts.canvas import Infiller
 from dspy_diffusion_infill.prompts.locks import Lock, locked_spans
-from dspy_diffusion_infill.prompts.windows import SlidingWindow
+from dspy_diffusion_infill.prompts.windows import Masking
 from dspy_diffusion_infill.search.budget import Budget
 
 
@@ -72,10 +72,10 @@ def estimate(
 
 
 def count_windows(
-    instructions: Candidate, masking: SlidingWindow, locks: Mapping[str, Sequence[Lock]], infiller: Infiller
+    instructions: Candidate, masking: Masking, locks: Mapping[str, Sequence[Lock]], infiller: Infiller
 ) -> dict[str, int]:
     """How many windows each predictor's instructions have, clear of what is locked."""
     return {
-        name: len(masking.windows(text, infiller.offsets(text), locked_spans(text, locks[name])))
+        name: len(masking.cutter(name, text)(text, infiller.offsets(text), locked_spans(text, locks[name])))
         for name, text in instructions.items()
     }

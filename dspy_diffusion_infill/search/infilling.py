@@ -9,7 +9,7 @@ from typing import Any
 
 from dspy_diffusion_infill.errors import InfillError, InfillerUnavailableError
 from dspy_diffusion_infill.prompts.candidates import Candidate, key
-from dspy_diffusion_infill.prompts.windows import SlidingWindow
+from dspy_diffusion_infill.prompts.windows import Masking
 from dspy_diffusion_infill.search.duels import Duel, combined, compatible
 from dspy_diffusion_infill.search.proposals import Place, Proposal, Proposer
 from dspy_diffusion_infill.search.results import (
@@ -38,7 +38,7 @@ class Search:
         masking: In which order windows are decided, and how often.
     """
 
-    def __init__(self, start: Start, proposer: Proposer, session: Session, masking: SlidingWindow) -> None:
+    def __init__(self, start: Start, proposer: Proposer, session: Session, masking: Masking) -> None:
         self.best = self._start = start.instructions
         self._trials = list[Trial]()
         self._tried: dict[object, Candidate] = {key(self._start): self._start}

@@ -16,7 +16,7 @@ from dspy_diffusion_infill.prompts.guards import Guard, word_grams
 from dspy_diffusion_infill.prompts.locks import LockSetting, locked_spans
 from dspy_diffusion_infill.prompts.protocols import program_locks
 from dspy_diffusion_infill.prompts.render import render_window
-from dspy_diffusion_infill.prompts.windows import SlidingWindow, Window
+from dspy_diffusion_infill.prompts.windows import Masking, Window
 from dspy_diffusion_infill.search import failures
 from dspy_diffusion_infill.search.session import Session
 from dspy_diffusion_infill.search.start import Start
@@ -65,14 +65,15 @@ class Proposer:
         start: Start,
         session: Session,
         *,
-        masking: SlidingWindow,
+        masking: Masking,
         lock: LockSetting,
         guard: Guard | None,
         num_candidates: int,
         seed: int,
     ) -> None:
         self._predictors = dict(start.program.named_predictors())
-        self._first, self._infiller, self._masking = start.instructions, session.infiller, masking
+        self._first, self._infiller = start.instructions, session.infiller
+        self._cutters = {name: masking.cutter(name, text) for name, text in self._first.items()}
         task, shots = session.task, session.selection.shots
         self._conditioning = Conditioning(start.program, task.trainset, start.calls, shots=shots, seed=seed)
         self._locks, self._guard = program_locks(start.program, lock), guard
@@ -85,7 +86,7 @@ class Proposer:
         """The windows of one predictor's instructions, from left to right, clear of what is locked."""
         text = candidate[predictor]
         locked = locked_spans(text, self._locks[predictor])
-        windows = self._masking.windows(text, self._infiller.offsets(text), locked)
+        windows = self._cutters[predictor](text, self._infiller.offsets(text), locked)
         return [Place(predictor, window) for window in windows]
 
     def propose(self, base: Candidate, places: Sequence[Place]) -> list[Proposal]:
@@ -112,12 +113,13 @@ class Proposer:
         return all(as_read(text) == text and self._flaw(name, text) is None for name, text in changed.items())
 
     def _proposal(self, base: Candidate, place: Place, fillings: Sequence[Filling]) -> Proposal:
-        guard = functools.partial(self._flaw, place.predictor)
+        guard = functools.partial(self._flaw, place.predictor, written="".join(place.window.around))
         return Proposal(place, *propose(base, place.predictor, place.window, fillings, guard))
 
     def _canvas(self, base: Candidate, place: Place, visit: int) -> Canvas:
         messages = render_window(self._predictors[place.predictor], base[place.predictor], place.window)
         return self._conditioning.canvas(place.predictor, messages, visit, self._infiller)
 
-    def _flaw(self, predictor: str, text: str) -> str | None:
-        return self._guard.flaw(self._first[predictor], text, self._grams) if self._guard else None
+    def _flaw(self, predictor: str, text: str, *, written: str = "") -> str | None:
+        """What the guard says of instructions, given the first ones, or what the user wrote in a template."""
+        return self._guard.flaw(written or self._first[predictor], text, self._grams) if self._guard else None

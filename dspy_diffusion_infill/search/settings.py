@@ -14,6 +14,7 @@ from typing import Any
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.prompts.canvas import Denoising
 from dspy_diffusion_infill.prompts.guards import Guard
+from dspy_diffusion_infill.prompts.templates import Template
 from dspy_diffusion_infill.prompts.windows import SlidingWindow
 from dspy_diffusion_infill.search.budget import check_budget
 from dspy_diffusion_infill.search.metrics import name_of
@@ -42,7 +43,9 @@ def check_settings(settings: Mapping[str, object]) -> None:
     Raises:
         SettingsError: If a setting breaks its rule.
     """
-    for name, kind in (("masking", SlidingWindow), ("denoising", Denoising), ("selection", Selection)):
+    if not isinstance(settings["masking"], SlidingWindow | Template):
+        raise SettingsError(f"masking must be a SlidingWindow or a Template; got {settings['masking']!r}.")
+    for name, kind in (("denoising", Denoising), ("selection", Selection)):
         if not isinstance(settings[name], kind):
             raise SettingsError(f"{name} must be a {kind.__name__}; got {settings[name]!r}.")
     threads, guard = settings["num_threads"], settings["guard"]
