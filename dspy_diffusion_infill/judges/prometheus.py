@@ -62,7 +62,7 @@ class Judge(dspy.Module):
             raise SettingsError(f"samples must be at least 1; got {samples}.")
         told = templates.template(template).with_rubric(rubric)
         self.adapter = JudgeAdapter(told, templates.conversation(conversation or told.conversation))
-        self.samples, self.seed = samples, seed
+        self.rubric, self.samples, self.seed = rubric, samples, seed
         fields: dict[str, Any] = {name: (str, dspy.InputField()) for name in told.fields}
         outputs = {"feedback": (str, dspy.OutputField()), "score": (float, dspy.OutputField())}
         self.grade = dspy.Predict(make_signature(fields | outputs, told.text))

@@ -1,0 +1,209 @@
+"""How well judges agree with people on summaries: SummEval, as in Tables 2 and 4 of arXiv:2604.03677.
+
+    python -m benchmarks.summeval --judge-scores FILE --json FILE
+    python -m benchmarks.summeval --judge NAME --infiller NAME --methods baseline infill --json FILE
+
+The first scores judgements on record, the second asks a judge, both by the same code. There are 1,600
+summaries (100 articles, 16 systems), each graded by three experts in four dimensions; `overall` is the mean
+of the four, since SummEval has no such grade and the paper does not say what it took. A tenth of the
+articles (160 records) is for tuning: each seed draws its shots there; the other 1,440 records are judged.
+Correlations are over all records first, then within articles; intervals are 95 %, over articles. A reply
+without a verdict is unscored: counted, and left out. With --resume FOLDER a run that was cut short goes on
+from its journals.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from random import Random
+from statistics import fmean
+from typing import Any
+
+import dspy
+
+from benchmarks.judging import METHODS, Tuning, judge_of, tuned
+from benchmarks.report import write_json
+from benchmarks.tables import improvement_lines, paper_lines, plain_row, row_lines
+from dspy_diffusion_infill.judges.agreement import Judged
+from dspy_diffusion_infill.judges.grading import grade
+from dspy_diffusion_infill.judges.prometheus import Judge
+from dspy_diffusion_infill.judges.templates import rubric
+from dspy_diffusion_infill.search.fingerprint import digest
+from dspy_diffusion_infill.search.journal import open_journal
+
+DIMENSIONS = ("coherence", "consistency", "fluency", "relevance")
+TARGETS = (*DIMENSIONS, "overall")
+DATA = Path(os.environ.get("DIFFUSION_INFILL_DATA", "../shared/data")) / "summeval.jsonl"
+
+Record = Mapping[str, Any]
+"""`doc_id`, `system_id`, `source`, `reference`, `system_output`, and `scores` by dimension."""
+Key = tuple[str, str]
+"""Article and system."""
+Results = dict[tuple[str, ...], list[Judged]]
+"""Judged records by what judged them (judge, template, method, seed) and by target."""
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The records of a file."""
+    with path.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def overall(scores: Mapping[str, float | None]) -> float | None:
+    """The mean of the four dimensions, if all are there."""
+    values = [score for name in DIMENSIONS if (score := scores.get(name)) is not None]
+    return fmean(values) if len(values) == len(DIMENSIONS) else None
+
+
+def people(record: Record) -> dict[str, float]:
+    """What people gave, by target."""
+    return {**record["scores"], "overall": fmean(record["scores"][name] for name in DIMENSIONS)}
+
+
+def recorded(records: Iterable[Record], judgements: Iterable[Mapping[str, Any]]) -> Results:
+    """Judgements on record beside people's scores, by judge and target."""
+    given: dict[str, dict[Key, dict[str, float | None]]] = {}
+    for row in judgements:
+        key = row["doc_id"], row["system_id"]
+        given.setdefault(row["judge"], {}).setdefault(key, {})[row["dimension"]] = row["score"]
+    found: Results = {}
+    for judge, by_key in given.items():
+        for record in records:
+            scores = by_key.get((record["doc_id"], record["system_id"]))
+            for target in TARGETS if scores is not None else ():
+                score = overall(scores) if target == "overall" else scores.get(target)
+                judged = Judged(record["doc_id"], people(record)[target], score)
+                found.setdefault((judge, "as recorded", "", "", target), []).append(judged)
+    return found
+
+
+def split(records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
+    """A tenth of the articles for tuning, the rest to judge: whole articles, in a fixed random order."""
+    articles = list(dict.fromkeys(record["doc_id"] for record in records))
+    Random("summeval").shuffle(articles)
+    place = {article: number for number, article in enumerate(articles)}
+    ordered = sorted(records, key=lambda record: place[record["doc_id"]])
+    num_dev = sum(place[record["doc_id"]] < len(articles) // 10 for record in records)
+    return ordered[:num_dev], ordered[num_dev:]
+
+
+def example(record: Record, target: str) -> dspy.Example:
+    """A record as an example for a judge; its `score` is people's."""
+    return dspy.Example(
+        response=record["system_output"],
+        instruction=f"Summarize the following article.\n\n{record['source']}",
+        reference_answer=record["reference"],
+        source=record["source"],
+        feedback="",
+        score=people(record)[target],
+    ).with_inputs("response", "instruction", "reference_answer", "source")
+
+
+def judged_by(options: argparse.Namespace, records: Sequence[Record]) -> Results:
+    """Tune the judge by every method and seed, and let each grade the same records."""
+    dev, test = split(records)
+    test = test[: options.limit]
+    shown = [example(record, options.dimension) for record in test]
+    lm = judge_of(options.judge, options.api_base, options.conversation)
+    tuning = Tuning(
+        infiller=options.infiller,
+        proposer=dspy.LM(options.proposer) if options.proposer else None,
+        budget=options.budget,
+        threads=options.threads,
+        folder=options.resume,
+    )
+    run = {
+        "records": digest([dict(one) for one in shown]),
+        "judge": digest([lm.model, lm.kwargs, options.conversation, options.samples]),
+    }
+    found: Results = {}
+    with dspy.context(lm=lm), open_journal(options.resume, run, resume=True) as journal:
+        for seed in options.seeds:
+            judge = Judge(
+                rubric("summeval-overall"),
+                template=options.template,
+                conversation=options.conversation,
+                samples=options.samples,
+                seed=seed,
+            )
+            shots = [example(one, options.dimension) for one in Random(seed).sample(dev, options.shots)]
+            for method in options.methods:
+                with dspy.context(adapter=judge.adapter):
+                    better = tuned(judge, method, shots, tuning, seed)
+                print(f"{method}, seed {seed}: {better.grade.signature.instructions!r}", flush=True)
+                role = f"{options.template}/{method}/{seed}"
+                scores = grade(better, shown, role=role, num_threads=options.threads, journal=journal)
+                found[options.judge, options.template, method, str(seed), options.dimension] = [
+                    Judged(record["doc_id"], one.score, score)
+                    for record, one, score in zip(test, shown, scores, strict=True)
+                ]
+    return found
+
+
+def bars(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Record-level Spearman of judges on record, under names such as `gpt4_coherence`."""
+    return {
+        f"{''.join(row['judge'].split('-')[:2]).replace('.', '')}_{row['target']}": row["dataset"][
+            "spearman"
+        ]["value"]
+        for row in rows
+        if row["template"] == "as recorded"
+    }
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, default=DATA, help="summeval.jsonl (%(default)s)")
+    parser.add_argument("--judge-scores", type=Path, help="judgements on record, to be scored alone")
+    parser.add_argument("--judge", default="embedded", help="'embedded', or a model's name")
+    parser.add_argument("--api-base", help="of the vLLM server that holds the judge")
+    parser.add_argument(
+        "--template", help="in assets/judges.toml ('brief' for the embedded judge, else 'judge')"
+    )
+    parser.add_argument("--conversation", help="there as well (the template's usual one)")
+    parser.add_argument("--samples", type=int, default=1, help="replies a judgement, averaged")
+    parser.add_argument("--infiller", default="embedded", help="'embedded', a path, hub id or URL")
+    parser.add_argument("--proposer", help="LM that writes for COPRO and GEPA (the judge)")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["baseline", "infill"])
+    parser.add_argument("--dimension", choices=TARGETS, default="overall")
+    parser.add_argument("--budget", choices=("light", "medium", "heavy"), default="light")
+    parser.add_argument("--shots", type=int, default=16)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--limit", type=int, help="records to judge (all 1,440)")
+    parser.add_argument("--threads", type=int, default=16)
+    parser.add_argument("--resamples", type=int, default=1000, help="bootstrap samples")
+    parser.add_argument("--resume", type=Path, help="folder of the journals")
+    parser.add_argument("--json", type=Path, help="file for the result")
+    options = parser.parse_args(arguments)
+    options.template = options.template or ("brief" if options.judge == "embedded" else "judge")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Judge, or read judgements; print the tables."""
+    options = parse(arguments)
+    logging.getLogger("dspy").setLevel(logging.WARNING)
+    started = time.monotonic()
+    records = read_jsonl(options.data)
+    on_record = options.judge_scores is not None
+    found = recorded(records, read_jsonl(options.judge_scores)) if on_record else judged_by(options, records)
+    rows = [plain_row(names, judged, options.resamples) for names, judged in found.items()]
+    for line in [*row_lines(rows), *improvement_lines(found, options.resamples)]:
+        print(line)
+    for line in () if on_record else paper_lines():
+        print(line)
+    if options.json:
+        write_json(options.json, rows=rows, bars=bars(rows), seeds=options.seeds, started=started)
+
+
+if __name__ == "__main__":
+    main()
