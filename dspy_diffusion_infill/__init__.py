@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from dspy_diffusion_infill.prompts.templates import Template
     from dspy_diffusion_infill.prompts.windows import SlidingWindow
     from dspy_diffusion_infill.search.budget import Budget
+    from dspy_diffusion_infill.search.edits import Edit
+    from dspy_diffusion_infill.search.pruning import prune
+    from dspy_diffusion_infill.search.reverting import revert
     from dspy_diffusion_infill.search.selection import Selection
     from dspy_diffusion_infill.serving.client import RemoteInfiller
 
@@ -28,6 +31,7 @@ _HOMES = {
     "Denoising": "prompts.canvas",
     "DiffusionInfill": "optimizer",
     "DiffusionLM": "engine.lm",
+    "Edit": "search.edits",
     "Filling": "prompts.canvas",
     "Guard": "prompts.guards",
     "Infiller": "prompts.canvas",
@@ -38,6 +42,8 @@ _HOMES = {
     "SlidingWindow": "prompts.windows",
     "Template": "prompts.templates",
     "Unscored": "errors",
+    "prune": "search.pruning",
+    "revert": "search.reverting",
 }
 
 _ENGINE = {"numpy", "safetensors", "tokenizers", "torch", "transformers"}
@@ -49,6 +55,7 @@ __all__ = [
     "Denoising",
     "DiffusionInfill",
     "DiffusionLM",
+    "Edit",
     "Filling",
     "Guard",
     "Infiller",
@@ -60,6 +67,8 @@ __all__ = [
     "Template",
     "Unscored",
     "__version__",
+    "prune",
+    "revert",
 ]
 
 

@@ -26,9 +26,12 @@ from dspy_diffusion_infill.search.base import (
 )
 from dspy_diffusion_infill.search.budget import Budget, Meter, Preset, resolve_budget
 from dspy_diffusion_infill.search.estimate import Estimate, count_windows, estimate
+from dspy_diffusion_infill.search.fingerprint import fingerprint
 from dspy_diffusion_infill.search.infilling import Search
 from dspy_diffusion_infill.search.metrics import Metric
 from dspy_diffusion_infill.search.proposals import Proposer
+from dspy_diffusion_infill.search.reverting import attach_edits
+from dspy_diffusion_infill.search.review import Review
 from dspy_diffusion_infill.search.selection import Selection
 from dspy_diffusion_infill.search.session import Session
 from dspy_diffusion_infill.search.settings import check_settings, plain_settings
@@ -67,6 +70,8 @@ class DiffusionInfill(Teleprompter):
             literals, URLs, and what an agent needs (`prompts.locks`, `prompts.protocols`); texts and compiled
             patterns, for all predictors or by predictor name, add to that; None locks nothing.
         guard: Text that is never let in. "auto": what `Guard` says; None lets everything in.
+        review: Whether a person lets each winning edit in: True asks at the terminal; or a function of an
+            `Edit` that returns a bool. An edit that is turned down is not proposed again.
         seed: Of the fillings and of the order of examples. Equal seeds give equal results, whatever
             `num_threads`.
         num_threads: Program runs at a time; None takes DSPy's setting.
@@ -96,6 +101,7 @@ class DiffusionInfill(Teleprompter):
         budget: Preset | Budget = "light",
         lock: LockSetting = "auto",
         guard: Literal["auto"] | Guard | None = "auto",
+        review: Review = False,
         seed: int = 0,
         num_threads: int | None = None,
         log_dir: str | os.PathLike[str] | None = None,
@@ -107,6 +113,7 @@ class DiffusionInfill(Teleprompter):
         self.budget: Preset | Budget = budget
         self.lock = lock
         self.guard: Literal["auto"] | Guard | None = guard
+        self.review: Review = review
         self.seed, self.num_threads, self.log_dir = seed, num_threads, log_dir
         self.callbacks = list(callbacks)
         check_base_arguments(self.base, None, None)
@@ -127,9 +134,10 @@ class DiffusionInfill(Teleprompter):
     ) -> dspy.Module:
         """Optimize a program's instructions.
 
-        Ctrl-C returns the best program so far. The result carries plain data: `candidate_programs` (every
-        candidate scored in full, the best first), `trial_logs` (every window) and `detailed_results`
-        (instructions before and after, changed spans, scores, spend, why the run ended).
+        Ctrl-C returns the best program so far. The result carries its `edits`, the accepted windows in order,
+        each to be taken back with `revert`; and plain data: `candidate_programs` (every candidate scored in
+        full, the best first), `trial_logs` (every window) and `detailed_results` (instructions before and
+        after, edits, scores, spend, why the run ended).
 
         Args:
             student: Any module with predictors. Not modified.
@@ -149,13 +157,18 @@ class DiffusionInfill(Teleprompter):
             EvaluationError: If the program failed for a reason that says nothing about its prompt.
         """
         check_base_arguments(self.base, teacher, base_kwargs)
-        session = self._session(make_task(student, trainset, valset))
-        session.announce(self.base)
+        task = make_task(student, trainset, valset)
+        check_masking(self.masking, student)
+        program_locks(student, self.lock)  # refuses unknown names, before the base has spent anything
+        infiller = connect(self.infiller, self.denoising)
+        session = self._session(task)
+        session.announce(self.base, infiller)
         settings = self.get_params() | {"base_kwargs": dict(base_kwargs or {})}
-        with session.recorded(self.log_dir, settings, self.callbacks, resume=resume) as session:
+        run = fingerprint(task, metric=session.metric, infiller=infiller, settings=settings)
+        with session.recorded(self.log_dir, run, self.callbacks, resume=resume) as session:
             found = run_base(
                 self.base,
-                session.task,
+                task,
                 optional={"teacher": teacher, "valset": valset, "num_threads": self.num_threads},
                 required=base_kwargs or {},
                 meter=session.meter,
@@ -163,7 +176,8 @@ class DiffusionInfill(Teleprompter):
             )
             start = find_start(found, session, reuse=metric_of(self.base) == session.metric.function)
             warn_if_uncounted(session.meter)
-            search = Search(start, self._proposer(start, session), session, self.masking)
+            proposer = self._proposer(start, session, infiller)
+            search = Search(start, proposer, session, self.masking, self.review)
             reason = search.run()
         return self._tuned(found, search, reason)
 
@@ -199,21 +213,19 @@ class DiffusionInfill(Teleprompter):
         return choose_metric(self.metric, self.base)
 
     def _session(self, task: Task) -> Session:
-        check_masking(self.masking, task.student)
-        program_locks(task.student, self.lock)  # refuses unknown names, before the base has spent anything
         return Session(
             task=task,
-            infiller=connect(self.infiller, self.denoising),
             metric=self._metric(),
             meter=Meter(resolve_budget(self.budget, len(task.valset))),
             selection=self.selection,
             num_threads=self.num_threads,
         )
 
-    def _proposer(self, start: Start, session: Session) -> Proposer:
+    def _proposer(self, start: Start, session: Session, infiller: Infiller) -> Proposer:
         return Proposer(
             start,
             session,
+            infiller,
             masking=self.masking,
             lock=self.lock,
             guard=Guard() if isinstance(self.guard, str) else self.guard,
@@ -227,4 +239,5 @@ class DiffusionInfill(Teleprompter):
         tuned._compiled = False
         base = {"base_stopped": found.stopped, "base_error": found.error}
         vars(tuned).update(search.reports({"stop_reason": reason, **base, "settings": self.get_params()}))
+        attach_edits(tuned, search.edits)
         return tuned

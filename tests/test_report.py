@@ -64,6 +64,7 @@ def trial(**fields):
         "after": None,
         "num_candidates": 2,
         "rejected": [],
+        "refused": False,
         "score": 0.25,
         "gain": 0.0,
         "metric_calls": 10,

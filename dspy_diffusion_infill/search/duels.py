@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from dspy_diffusion_infill.prompts.candidates import Candidate
+from dspy_diffusion_infill.search.edits import Edit
 from dspy_diffusion_infill.search.evaluation import Evaluator
 from dspy_diffusion_infill.search.proposals import Proposal
 from dspy_diffusion_infill.search.results import MAX_CHARS, Trial, Tried
@@ -23,6 +24,8 @@ class Duel:
     gain: float
     """Of the winner's mean score over the base's."""
     metric_calls: int
+    refused: bool = False
+    """Whether there was a winner that did not pass review."""
 
     @property
     def won(self) -> bool:
@@ -33,6 +36,22 @@ class Duel:
         """What stands in the window's place in a candidate."""
         place = self.proposal.place
         return place.window.filling_of(self.base[place.predictor], candidate[place.predictor])
+
+    def edit(self, pass_number: int, board: Evaluator) -> Edit:
+        """The winner's rewrite, measured."""
+        place = self.proposal.place
+        unmeasured = Edit(
+            predictor=place.predictor,
+            start=place.window.start,
+            before=self.filling(self.base),
+            after=self.filling(self.winner),
+            gain=self.gain,
+            interval=(self.gain, self.gain),
+            moved=(),
+            metric_calls=self.metric_calls,
+            pass_number=pass_number,
+        )
+        return unmeasured.measured(board.scores(self.base), board.scores(self.winner))
 
     def trial(self, pass_number: int, board: Evaluator, *, accepted: bool, score: float, spent: int) -> Trial:
         """The duel for the logs.
@@ -55,6 +74,7 @@ class Duel:
             num_candidates=len(self.proposal.candidates),
             candidates=tuple(self._tried(candidate, board) for candidate in self.proposal.candidates),
             rejected=tuple(rejected),
+            refused=self.refused,
             score=score,
             gain=self.gain if accepted else 0.0,
             metric_calls=self.metric_calls,

@@ -109,13 +109,17 @@ class Evaluator:
         self._check_unscored()
         return len(done) == len(missing)
 
+    def scores(self, candidate: Candidate) -> dict[int, float]:
+        """The candidate's scores on the examples that count, by example, as far as it was run."""
+        return {example: self._score(run) for example, run in self.runs(candidate).items()}
+
     def num_scored(self, candidate: Candidate) -> int:
         """How many of the examples that count the candidate was run on."""
         return len(self.runs(candidate))
 
     def total(self, candidate: Candidate) -> float:
         """Sum of the candidate's scores on the examples that count, as far as it was run."""
-        return math.fsum(self._score(run) for run in self.runs(candidate).values())
+        return math.fsum(self.scores(candidate).values())
 
     def mean(self, candidate: Candidate) -> float | None:
         """Average score; None if not run on every example that counts."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 from dspy_diffusion_infill.errors import InfillError, InfillerUnavailableError
 from dspy_diffusion_infill.prompts.candidates import Candidate, key
 from dspy_diffusion_infill.prompts.windows import Masking
 from dspy_diffusion_infill.search.duels import Duel, combined, compatible
+from dspy_diffusion_infill.search.edits import Edit
 from dspy_diffusion_infill.search.proposals import Place, Proposal, Proposer
 from dspy_diffusion_infill.search.results import (
     Trial,
@@ -18,6 +20,7 @@ from dspy_diffusion_infill.search.results import (
     changes,
     trial_logs,
 )
+from dspy_diffusion_infill.search.review import Review, Reviewer
 from dspy_diffusion_infill.search.selection import TOLERANCE, select
 from dspy_diffusion_infill.search.session import Session
 from dspy_diffusion_infill.search.start import Start
@@ -36,11 +39,17 @@ class Search:
         proposer: Says which windows there are, and fills them.
         session: Which filling wins, and what was spent.
         masking: In which order windows are decided, and how often.
+        review: Who has a say in what is let in.
     """
 
-    def __init__(self, start: Start, proposer: Proposer, session: Session, masking: Masking) -> None:
+    def __init__(
+        self, start: Start, proposer: Proposer, session: Session, masking: Masking, review: Review
+    ) -> None:
         self.best = self._start = start.instructions
-        self._trials = list[Trial]()
+        self.edits: list[Edit] = []
+        """The accepted windows that led from the start to the best."""
+        self._trials, self._refused = list[Trial](), set[object]()
+        self._reviewer = Reviewer(review, session.journal) if review else None
         self._tried: dict[object, Candidate] = {key(self._start): self._start}
         self._board, self._proposer = start.board, proposer
         self._selection, self._meter, self._masking = session.selection, session.meter, masking
@@ -81,6 +90,7 @@ class Search:
             "instructions_before": dict(self._start),
             "instructions_after": dict(self.best),
             "changes": changes(self._start, self.best),
+            "edits": [asdict(edit) for edit in self.edits],
             "score_before": board.mean(self._start),
             "score_after": board.mean(self.best),
             "num_failures": board.num_failures,
@@ -119,7 +129,7 @@ class Search:
                 if (reason := self._finished()) is not None:
                     return reason
                 (proposal,) = self._proposer.propose(self.best, [place])
-                duel = self._fight(self.best, proposal)
+                duel = self._fight(self.best, proposal, number)
                 self.best = duel.winner
                 self._record(number, [duel], accepted=[duel] if duel.won else [])
         return None
@@ -143,7 +153,7 @@ class Search:
         places = [place for predictor in base for place in self._proposer.places(base, predictor)]
         try:
             for proposal in self._proposer.propose(base, places) if places else ():
-                duels.append(self._fight(base, proposal))
+                duels.append(self._fight(base, proposal, number))
                 if self._mean(duels[-1].winner) > self._mean(self.best) + TOLERANCE:
                     self.best, accepted = duels[-1].winner, duels[-1:]
                 if (reason := self._finished()) is not None:
@@ -163,13 +173,18 @@ class Search:
         self.best, alone = select([together], self.best, self._board, self._selection), self.best
         return parts if self.best != alone else []
 
-    def _fight(self, base: Candidate, proposal: Proposal) -> Duel:
-        """Let the fillings of one window compete with what is there."""
+    def _fight(self, base: Candidate, proposal: Proposal, number: int) -> Duel:
+        """Let the fillings of one window compete with what is there; the winner is reviewed."""
         spent = self._meter.spent
         self._tried |= {key(candidate): candidate for candidate in proposal.candidates}
-        winner = select(proposal.candidates, base, self._board, self._selection)
+        candidates = [candidate for candidate in proposal.candidates if key(candidate) not in self._refused]
+        winner = select(candidates, base, self._board, self._selection)
         gain = self._mean(winner) - self._mean(base)
-        return Duel(base, proposal, winner, gain, self._meter.spent - spent)
+        duel = Duel(base, proposal, winner, gain, self._meter.spent - spent)
+        if duel.won and self._reviewer is not None and not self._reviewer(duel.edit(number, self._board)):
+            self._refused.add(key(winner))
+            return replace(duel, winner=base, gain=0.0, refused=True)
+        return duel
 
     def _record(self, number: int, duels: Iterable[Duel], accepted: Sequence[Duel]) -> None:
         score, spent = self._mean(self.best), self._meter.spent
@@ -179,6 +194,9 @@ class Search:
             self._trials.append(trial)
             if won:
                 logger.info("%s: %r -> %r, score %.4g", trial.predictor, trial.before, trial.after, score)
+        # from right to left: the start of each is where its text stands when its turn comes
+        for duel in sorted(accepted, key=lambda duel: -duel.proposal.place.window.start):
+            self.edits.append(duel.edit(number, self._board))
 
     def _finished(self) -> str | None:
         if self._board.outage is not None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dspy_diffusion_infill.prompts.candidates import Candidate, Rejected, as_read, propose
-from dspy_diffusion_infill.prompts.canvas import Canvas, Filling
+from dspy_diffusion_infill.prompts.canvas import Canvas, Filling, Infiller
 from dspy_diffusion_infill.prompts.conditioning import Conditioning
 from dspy_diffusion_infill.prompts.guards import Guard, word_grams
 from dspy_diffusion_infill.prompts.locks import LockSetting, locked_spans
@@ -51,8 +51,8 @@ class Proposer:
     Args:
         start: Whose predictors are rendered; what its instructions hold is allowed to stay; its calls
             condition where labels do not reach. Not modified.
-        session: Its trainset conditions; its infiller fills; none of its examples may be copied into
-            instructions.
+        session: Its trainset conditions; none of its examples may be copied into instructions.
+        infiller: Fills the windows.
         masking: Which windows there are.
         lock: What no window may touch.
         guard: What may not get in; None lets everything in.
@@ -64,6 +64,7 @@ class Proposer:
         self,
         start: Start,
         session: Session,
+        infiller: Infiller,
         *,
         masking: Masking,
         lock: LockSetting,
@@ -72,7 +73,7 @@ class Proposer:
         seed: int,
     ) -> None:
         self._predictors = dict(start.program.named_predictors())
-        self._first, self._infiller = start.instructions, session.infiller
+        self._first, self._infiller = start.instructions, infiller
         self._cutters = {name: masking.cutter(name, text) for name, text in self._first.items()}
         task, shots = session.task, session.selection.shots
         self._conditioning = Conditioning(start.program, task.trainset, start.calls, shots=shots, seed=seed)

@@ -43,6 +43,9 @@ class Trial:
     candidates: tuple[Tried, ...]
     """The fillings that competed, the likeliest first."""
     rejected: tuple[Rejected, ...]
+    """Those that were never scored, and why."""
+    refused: bool
+    """Whether the best filling won and did not pass review."""
     score: float
     """Mean score of the incumbent after the decision."""
     gain: float

@@ -7,7 +7,6 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import dspy
 from dspy.utils.callback import BaseCallback
@@ -15,7 +14,6 @@ from dspy.utils.callback import BaseCallback
 from dspy_diffusion_infill.prompts.canvas import Infiller
 from dspy_diffusion_infill.search.budget import Meter
 from dspy_diffusion_infill.search.evaluation import Evaluator
-from dspy_diffusion_infill.search.fingerprint import fingerprint
 from dspy_diffusion_infill.search.journal import Journal, open_journal
 from dspy_diffusion_infill.search.metrics import Metric
 from dspy_diffusion_infill.search.selection import Selection
@@ -34,7 +32,6 @@ class Session:
     """
 
     task: Task
-    infiller: Infiller
     metric: Metric
     meter: Meter
     selection: Selection
@@ -45,30 +42,33 @@ class Session:
     def __post_init__(self) -> None:
         check_caps(self.meter.budget, lms_of(self.task.student))
 
-    def announce(self, base: object) -> None:
+    def announce(self, base: object, infiller: Infiller) -> None:
         """Log what the run may cost, before it costs anything."""
         budget = self.meter.budget
         share = f", at most {budget.base_share:.0%} of it by {type(base).__name__}" if base else ""
         logger.info("This run may spend %s%s.", budget.describe(), share)
-        logger.info(
-            "It selects on %d examples, with fillings of %s.", len(self.task.valset), self.infiller.name
-        )
+        logger.info("It selects on %d examples, with fillings of %s.", len(self.task.valset), infiller.name)
 
     @contextlib.contextmanager
     def recorded(
         self,
         log_dir: str | os.PathLike[str] | None,
-        settings: Mapping[str, Any],
+        run: Mapping[str, str],
         callbacks: Sequence[BaseCallback],
         *,
         resume: bool,
     ) -> Iterator[Session]:
         """Count what every LM call uses, tell the callbacks, and keep a journal if there is a folder for it.
 
+        Args:
+            log_dir: The folder.
+            run: The run's fingerprint.
+            callbacks: Of this run alone.
+            resume: Whether to go on from the journal of an earlier process.
+
         Raises:
             SettingsError: If another process uses the folder, or it holds another run.
         """
-        run = fingerprint(self.task, metric=self.metric, infiller=self.infiller, settings=settings)
         callbacks = [*dspy.settings.callbacks, *callbacks]
         with (
             dspy.context(callbacks=callbacks, usage_tracker=track(self.meter)),

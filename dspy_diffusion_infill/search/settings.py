@@ -53,6 +53,8 @@ def check_settings(settings: Mapping[str, object]) -> None:
         raise SettingsError(f"num_threads must be at least 1, or None; got {threads}.")
     if guard not in ("auto", None) and not isinstance(guard, Guard):
         raise SettingsError(f"guard must be 'auto', a Guard, or None; got {guard!r}.")
+    if not isinstance(review := settings["review"], bool) and not callable(review):
+        raise SettingsError(f"review must be True, False, or a function of an edit; got {review!r}.")
     check_budget(settings["budget"])
 
 

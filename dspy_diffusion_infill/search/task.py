@@ -38,12 +38,17 @@ def make_task(
         raise SettingsError("The program has no predictors, so there are no instructions to infill.")
     conditions = list(trainset)
     selects = conditions if valset is None else list(valset)
-    _check_examples("trainset", conditions)
-    _check_examples("valset", selects)
+    check_examples("trainset", conditions)
+    check_examples("valset", selects)
     return Task(student, conditions, selects, valset is None)
 
 
-def _check_examples(name: str, examples: Sequence[dspy.Example]) -> None:
+def check_examples(name: str, examples: Sequence[dspy.Example]) -> None:
+    """Check a set of examples.
+
+    Raises:
+        SettingsError: If there are none, or one is none with inputs.
+    """
     if not examples:
         raise SettingsError(f"{name} must hold at least one example; got none.")
     for number, example in enumerate(examples):

@@ -1,0 +1,110 @@
+"""Accepted rewrites as commits: each can be looked at, and taken back, alone.
+
+Pure: no dspy, no torch.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dspy_diffusion_infill.errors import SettingsError
+from dspy_diffusion_infill.prompts.candidates import Candidate
+from dspy_diffusion_infill.search.intervals import Interval, paired_interval
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One span of one predictor's instructions, rewritten."""
+
+    predictor: str
+    start: int
+    """First character of the span, in the text as the edits before this one left it."""
+    before: str
+    after: str
+    gain: float
+    """Mean of the paired differences between the scores after and before."""
+    interval: Interval
+    """Of the gain, at 95 %. On the examples that the edit was selected on both are on the high side."""
+    moved: tuple[tuple[int, float], ...]
+    """The examples whose score changed, by their number in the valset, and by how much."""
+    metric_calls: int
+    """Spent on the window, its losing candidates included."""
+    pass_number: int
+
+    def measured(self, before: Mapping[int, float], after: Mapping[int, float]) -> Edit:
+        """The edit with gain, interval and moved examples from scores by example, without it and with it."""
+        differences = {n: after[n] - before[n] for n in before if n in after}
+        moved = tuple(sorted((n, change) for n, change in differences.items() if change))
+        gain = sum(differences.values()) / len(differences)
+        return replace(self, gain=gain, interval=paired_interval(list(differences.values())), moved=moved)
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> Edit:
+        """An edit from plain data, as `detailed_results["edits"]` and `run.json` hold it."""
+        moved = tuple((int(n), float(change)) for n, change in plain["moved"])
+        low, high = plain["interval"]
+        return cls(**{**plain, "interval": (low, high), "moved": moved})
+
+
+def revert_edit(
+    instructions: Candidate, edits: Sequence[Edit], number: int
+) -> tuple[dict[str, str], list[Edit]]:
+    """Take one edit back, and leave those before and after it.
+
+    Args:
+        instructions: As all edits left them.
+        edits: In the order in which they were made.
+        number: Which of them, from 0.
+
+    Returns:
+        The instructions without the edit; and the other edits, as if it had never been made.
+
+    Raises:
+        SettingsError: If there is no such edit, the instructions are not those that the edits led to, or a
+            later edit rewrote some of the same text.
+    """
+    if not 0 <= number < len(edits):
+        raise SettingsError(f"number must be that of an edit, below {len(edits)}; got {number}.")
+    edit, later = edits[number], list(edits[number + 1 :])
+    start = edit.start
+    for n, other in enumerate(later):
+        if other.predictor != edit.predictor:
+            continue
+        if other.start >= start + len(edit.after):
+            later[n] = replace(other, start=other.start + len(edit.before) - len(edit.after))
+        elif other.start + len(other.before) <= start:
+            start += len(other.after) - len(other.before)
+        else:
+            raise SettingsError(
+                f"number must be that of an edit that no later one builds on; got {number}, some of whose "
+                f"text edit {number + 1 + n} rewrote. Revert that one first."
+            )
+    text = _without(instructions[edit.predictor], start, edit)
+    if inspect.cleandoc(text) != text:
+        raise SettingsError(f"Edit {number} cannot be reverted alone: DSPy would shift the text around it.")
+    return {**instructions, edit.predictor: text}, [*edits[:number], *later]
+
+
+def before_edits(instructions: Candidate, edits: Sequence[Edit]) -> dict[str, str]:
+    """The instructions as they were before all edits.
+
+    Raises:
+        SettingsError: If the instructions are not those that the edits led to.
+    """
+    texts = dict(instructions)
+    for edit in reversed(edits):
+        texts[edit.predictor] = _without(texts[edit.predictor], edit.start, edit)
+    return texts
+
+
+def _without(text: str, start: int, edit: Edit) -> str:
+    end = start + len(edit.after)
+    if text[start:end] != edit.after:
+        raise SettingsError(
+            f"The instructions must be those that the edits led to; {edit.after!r} does not stand at "
+            f"character {start} of predictor {edit.predictor!r}."
+        )
+    return text[:start] + edit.before + text[end:]
