@@ -169,7 +169,11 @@ def train(
         disable_tqdm=None,
     )
     if gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        # The second is its name in older versions of transformers.
+        enable = (
+            getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        )
+        enable({"use_reentrant": False})
     evaluated = None if monitor is None else batches  # Trainer wants a data set; the monitor has its own
     trainer = MaskedDiffusionTrainer(
         model, arguments, train_dataset=batches, eval_dataset=evaluated, data_collator=_only

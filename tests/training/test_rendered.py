@@ -9,7 +9,7 @@ import pytest
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.prompts.compact import CompactAdapter
 from dspy_diffusion_infill.prompts.render import render_prompt, render_turns, render_window
-from dspy_diffusion_infill.prompts.windows import Window
+from dspy_diffusion_infill.prompts.windows import SlidingWindow
 from dspy_diffusion_infill.training.rendered import render_program, write_program
 
 INSTRUCTIONS = "Rate the review.\nUse one digit."
@@ -30,10 +30,11 @@ EXAMPLES = [
 @pytest.mark.parametrize("adapter", [dspy.ChatAdapter(), CompactAdapter()], ids=["chat", "compact"])
 def test_prompts_are_those_of_the_optimizers_canvases_with_nothing_masked(adapter: dspy.Adapter):
     program = Chain()
+    (window,) = SlidingWindow().windows(INSTRUCTIONS, [(0, 16), (16, 31)])
     with dspy.context(adapter=adapter):
         found = render_program(program, EXAMPLES, shots=(1,))
         prompt = render_prompt(program.rate)
-        masked = render_window(program.rate, INSTRUCTIONS, Window(0, 4, 3))
+        masked = render_window(program.rate, INSTRUCTIONS, window)
         turns = render_turns(program.rate, EXAMPLES[2])
     assert [turn["content"] for turn in found[2]] == [
         "".join(map(str, message.parts)) for message in (*prompt, *turns)
