@@ -31,6 +31,32 @@ def test_a_short_text_is_one_window_with_all_masks():
     assert SlidingWindow(window=2, stride=1, mask=5).windows(" a b", words(" a b")) == [Window(0, 4, (5,))]
 
 
+PIECES = [(0, 2), (2, 7), (7, 11), (11, 16), (16, 21)]  # un happi ness _here _now!
+
+
+def pieces(**settings):
+    text = "unhappiness here now!"
+    return [text[w.start : w.end] for w in SlidingWindow(**settings).windows(text, PIECES)]
+
+
+def test_windows_grow_to_whole_words_unless_told_not_to():
+    assert pieces(window=1, stride=1, snap=False) == ["un", "happi", "ness", " here", " now!"]
+    assert pieces(window=1, stride=1) == ["unhappiness", " here", " now!"]
+
+
+def test_of_windows_that_begin_at_the_same_word_the_longest_stays():
+    assert pieces(window=2, stride=1, snap=False) == ["unhappi", "happiness", "ness here", " here now!"]
+    assert pieces(window=2, stride=1) == ["unhappiness here", " here now!"]
+
+
+def test_a_window_does_not_grow_into_a_lock():
+    text, tokens = "un{x}happy", [(0, 2), (2, 5), (5, 7), (7, 10)]
+    windows = SlidingWindow(window=1, stride=1).windows(text, tokens, [(2, 5)])
+    assert [text[w.start : w.end] for w in windows] == ["un", "happy"]
+    windows = SlidingWindow(window=1, stride=1).windows("unhappy", [(0, 2), (2, 4), (4, 7)], [(0, 2)])
+    assert [(w.start, w.end) for w in windows] == [(2, 7)]
+
+
 def test_tokens_that_share_a_character_do_not_split_it():
     assert [
         (w.start, w.end) for w in SlidingWindow(window=2, stride=2).windows("é!?", [(0, 1), (0, 1), (1, 3)])

@@ -88,6 +88,8 @@ class SlidingWindow:
     """Tokens from the start of one window to the start of the next."""
     mask: int = 8
     """Mask tokens put in place of a window, also of a short one: the text may get longer or shorter."""
+    snap: bool = True
+    """Grow each window to whole words. False: a window may begin or end inside a word, as the paper's do."""
     order: Order = "successive"
     """`successive`: windows are decided one after the other, and an accepted one changes the text that later
     ones see. `independent`: all windows of the program are filled in one batch, from one text and with the
@@ -125,20 +127,40 @@ class SlidingWindow:
 
         Returns:
             The windows from left to right, the last one before a lock or the end perhaps short. A text of at
-            most `window` tokens, none of them locked, is one window from its first to its last character.
+            most `window` tokens, none of them locked, is one window from its first to its last character. No
+            two begin at the same character.
         """
         locked = list(locked)
         if not locked and len(offsets) <= self.window:
             return [Window(0, len(text), (self.mask,))]
-        return [window for run in _unlocked_runs(offsets, locked) for window in self._slide(run)]
+        return [window for run in _unlocked_runs(offsets, locked) for window in self._slide(text, run)]
 
-    def _slide(self, offsets: Offsets) -> list[Window]:
+    def _slide(self, text: str, run: Offsets) -> Iterable[Window]:
         # rounded up: the first window that reaches the end
-        last = max(0, -(-(len(offsets) - self.window) // self.stride))
-        return [self._window(offsets[n * self.stride :][: self.window]) for n in range(last + 1)]
+        last = max(0, -(-(len(run) - self.window) // self.stride))
+        windows = [self._window(text, run, n * self.stride) for n in range(last + 1)]
+        # of those that begin at the same word, the one that reaches furthest
+        return {window.start: window for window in windows}.values()
 
-    def _window(self, offsets: Offsets) -> Window:
-        return Window(offsets[0][0], max(end for _, end in offsets), (self.mask,))
+    def _window(self, text: str, run: Offsets, first: int) -> Window:
+        tokens = run[first : first + self.window]
+        start, end = tokens[0][0], max(end for _, end in tokens)
+        if self.snap:
+            start, end = _whole_words(text, start, end, run[0][0], max(end for _, end in run))
+        return Window(start, end, (self.mask,))
+
+
+def _whole_words(text: str, start: int, end: int, low: int, high: int) -> tuple[int, int]:
+    """The range grown until it cuts no word, though not beyond `low` and `high`."""
+
+    def cuts(at: int) -> bool:
+        return text[at - 1].isalnum() and text[at].isalnum()
+
+    while start > low and cuts(start):
+        start -= 1
+    while end < high and cuts(end):
+        end += 1
+    return start, end
 
 
 def _unlocked_runs(offsets: Offsets, locked: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
