@@ -230,5 +230,5 @@ def test_a_review_at_a_closed_terminal_ends_the_run_with_the_best_so_far(monkeyp
 
 
 def test_a_review_that_cannot_be_asked_is_refused_at_construction():
-    with pytest.raises(SettingsError, match="review must be True, False, .*got 'yes'"):
+    with pytest.raises(SettingsError, match=r"review must be True, False, .*got 'yes'"):
         DiffusionInfill(exact, review="yes")
