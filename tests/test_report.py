@@ -74,6 +74,21 @@ def trial(**fields):
     return plain | fields
 
 
+def edit(**fields):
+    plain = {
+        "predictor": "self",
+        "start": 0,
+        "before": "Rate",
+        "after": "Grade",
+        "gain": 0.5,
+        "interval": [0.25, 0.75],
+        "moved": [[1, 1.0], [3, -0.5], [7, 1.0]],
+        "metric_calls": 10,
+        "pass_number": 1,
+    }
+    return plain | fields
+
+
 @pytest.fixture
 def run():
     """Scored 0.25 for 20 calls; a window for 10 calls that failed, one for 10 that gained 0.5."""
@@ -88,6 +103,7 @@ def run():
             "instructions_before": before,
             "instructions_after": after,
             "changes": {"self": {"start": 0, "before": "Rate", "after": "Grade"}},
+            "edits": [edit()],
             "score_before": 0.25,
             "score_after": 0.75,
             "num_failures": 0,
@@ -121,6 +137,7 @@ def poisoned(run):
     found["settings"] = {"infiller": HOSTILE}
     lost |= {"before": HOSTILE, "predictor": HOSTILE, "rejected": [{"text": HOSTILE, "reason": "empty"}]}
     won |= {"before": HOSTILE, "after": HOSTILE, "predictor": HOSTILE}
+    found["edits"] = [edit(before=HOSTILE, after=f"{HOSTILE} more", predictor=HOSTILE)]
     run["candidate_programs"] = [{"score": 1.0, "instructions": {HOSTILE: f"More {HOSTILE}"}}]
     return run
 
@@ -133,8 +150,27 @@ def test_the_page_says_what_was_gained_what_it_cost_and_why_it_ended(run):
     assert {"seed", "7", "base", "none", "dspy", "3.4.1"} <= set(page.of("dt") + page.of("dd"))
 
 
+def test_every_edit_is_shown_with_its_gain_and_the_examples_it_moved(run):
+    run["detailed_results"]["edits"] = [edit(), edit(before="the text", after="the review", gain=-0.1)]
+    page = Page(html_report(run))
+    text = " ".join(page.text.split())
+    assert "+0.5 +0.25 to +0.75 0: self, character 0, pass 1, 10 metric calls" in text
+    assert "Examples that got better: 2 (1, 7); worse: 1 (3)" in text
+    assert {"Rate", "text"} <= set(page.of("del"))
+    assert {"Grade", "review"} <= set(page.of("ins"))
+    run["detailed_results"]["edits"] = [edit(moved=[[n, 1.0] for n in range(30)])]
+    text = " ".join(Page(html_report(run)).text.split())
+    assert "better: 30 (0, 1, 2," in text
+    assert "18, 19, …); worse: 0" in text
+
+
+def test_a_winner_that_was_turned_down_is_told(run):
+    run["trial_logs"][0]["refused"] = True
+    assert "turned down" in html_report(run)
+
+
 def test_the_page_marks_the_words_that_changed(run):
-    run["trial_logs"] = []
+    run["trial_logs"] = run["detailed_results"]["edits"] = []
     page = Page(html_report(run))
     assert page.of("del") == ["Rate"]
     assert page.of("ins") == ["Grade", "Grade"]  # the instructions, and the best candidate
@@ -220,7 +256,7 @@ def test_no_text_of_the_user_becomes_markup_in_markdown(run):
 def test_the_summary_tells_the_change_the_gain_and_the_settings(run):
     text = markdown_summary(run)
     assert text.startswith("# Prompt infilling: 0.25 → 0.75\n\n40 metric calls, 12.3 s.")
-    assert "- +0.5, to 0.75, in `self`: `Rate` → `Grade`" in text
+    assert "0. +0.5 (+0.25 to +0.75) in `self`: `Rate` → `Grade`" in text
     assert "- seed: `7`" in text
     assert "`the text.`" not in text  # a window that was kept as it was
     assert "Unchanged." in text
