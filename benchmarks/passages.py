@@ -34,6 +34,10 @@ class Passages:
         self._index = bm25s.BM25(k1=K1, b=B)
         self._index.index(self._tokens([f"{title} | {text}" for title, text in rows]), show_progress=False)
 
+    def __deepcopy__(self, memo: dict[int, object]) -> Passages:
+        """Copies of a program share the index."""
+        return self
+
     def search(self, queries: Sequence[str], k: int) -> list[list[str]]:
         """The titles of the best passages for each query, the best first."""
         found, _ = self._index.retrieve(

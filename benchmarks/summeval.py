@@ -19,7 +19,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from statistics import fmean
@@ -27,11 +27,13 @@ from typing import Any
 
 import dspy
 
-from benchmarks.judging import METHODS, Tuning, judge_of, tuned
 from benchmarks.report import write_json
 from benchmarks.tables import improvement_lines, paper_lines, plain_row, row_lines
+from benchmarks.tuning import METHODS, Tuning, lm_of, tuned
+from dspy_diffusion_infill.judges.adapter import PROTOCOL
 from dspy_diffusion_infill.judges.agreement import Judged
 from dspy_diffusion_infill.judges.grading import grade
+from dspy_diffusion_infill.judges.metrics import Closeness
 from dspy_diffusion_infill.judges.prometheus import Judge
 from dspy_diffusion_infill.judges.templates import rubric
 from dspy_diffusion_infill.search.fingerprint import digest
@@ -110,14 +112,7 @@ def judged_by(options: argparse.Namespace, records: Sequence[Record]) -> Results
     dev, test = split(records)
     test = test[: options.limit]
     shown = [example(record, options.dimension) for record in test]
-    lm = judge_of(options.judge, options.api_base, options.conversation)
-    tuning = Tuning(
-        infiller=options.infiller,
-        proposer=dspy.LM(options.proposer) if options.proposer else None,
-        budget=options.budget,
-        threads=options.threads,
-        folder=options.resume,
-    )
+    lm = lm_of(options.judge, options.api_base, conversation=options.conversation or "v2", max_tokens=6)
     run = {
         "records": digest([dict(one) for one in shown]),
         "judge": digest([lm.model, lm.kwargs, options.conversation, options.samples]),
@@ -125,18 +120,8 @@ def judged_by(options: argparse.Namespace, records: Sequence[Record]) -> Results
     found: Results = {}
     with dspy.context(lm=lm), open_journal(options.resume, run, resume=True) as journal:
         for seed in options.seeds:
-            judge = Judge(
-                rubric("summeval-overall"),
-                template=options.template,
-                conversation=options.conversation,
-                samples=options.samples,
-                seed=seed,
-            )
             shots = [example(one, options.dimension) for one in Random(seed).sample(dev, options.shots)]
-            for method in options.methods:
-                with dspy.context(adapter=judge.adapter):
-                    better = tuned(judge, method, shots, tuning, seed)
-                print(f"{method}, seed {seed}: {better.grade.signature.instructions!r}", flush=True)
+            for method, better in judges(options, shots, seed):
                 role = f"{options.template}/{method}/{seed}"
                 scores = grade(better, shown, role=role, num_threads=options.threads, journal=journal)
                 found[options.judge, options.template, method, str(seed), options.dimension] = [
@@ -144,6 +129,33 @@ def judged_by(options: argparse.Namespace, records: Sequence[Record]) -> Results
                     for record, one, score in zip(test, shown, scores, strict=True)
                 ]
     return found
+
+
+def judges(
+    options: argparse.Namespace, shots: Sequence[dspy.Example], seed: int
+) -> Iterator[tuple[str, Judge]]:
+    """The judge as every method tunes it."""
+    judge = Judge(
+        rubric("summeval-overall"),
+        template=options.template,
+        conversation=options.conversation,
+        samples=options.samples,
+        seed=seed,
+    )
+    tuning = Tuning(
+        metric=Closeness(judge),
+        infiller=options.infiller,
+        proposer=dspy.LM(options.proposer) if options.proposer else None,
+        budget=options.budget,
+        threads=options.threads,
+        folder=options.resume,
+        lock=PROTOCOL,
+    )
+    for method in options.methods:
+        with dspy.context(adapter=judge.adapter):
+            better = tuned(judge, method, shots, tuning, seed)
+        print(f"{method}, seed {seed}: {better.grade.signature.instructions!r}", flush=True)
+        yield method, better
 
 
 def bars(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:

@@ -17,6 +17,7 @@ try:
     from rich.console import Console
     from rich.text import Text
 
+    from dspy_diffusion_infill.judges.command import judge
     from dspy_diffusion_infill.training.command import train
 except ImportError as error:
     raise SystemExit(str(MissingExtraError("The command line", "cli"))) from error
@@ -62,6 +63,7 @@ def demo(
 
 
 app.command()(train)
+app.add_typer(judge, name="judge")
 
 
 def _quieten() -> None:

@@ -10,7 +10,7 @@ from dspy.utils.exceptions import AdapterParseError
 
 from dspy_diffusion_infill.errors import Unscored
 from dspy_diffusion_infill.judges.parse import DELIMITER, read_reply, write_reply
-from dspy_diffusion_infill.judges.templates import Conversation, Template
+from dspy_diffusion_infill.judges.templates import Conversation, JudgeTemplate
 from dspy_diffusion_infill.prompts.compact import CompactAdapter
 
 PROTOCOL = (re.compile(r"^###.*$", re.MULTILINE), DELIMITER)
@@ -32,7 +32,7 @@ class JudgeAdapter(CompactAdapter):
         AdapterParseError: If a reply holds no verdict; its cause is `Unscored` with the reason.
     """
 
-    def __init__(self, template: Template, conversation: Conversation) -> None:
+    def __init__(self, template: JudgeTemplate, conversation: Conversation) -> None:
         super().__init__()
         assert template.scale is not None, "a template without its rubric"
         self.template, self.conversation, self.scale = template, conversation, template.scale

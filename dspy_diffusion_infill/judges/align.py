@@ -29,7 +29,7 @@ from dspy_diffusion_infill.judges.prometheus import Judge
 from dspy_diffusion_infill.optimizer import DiffusionInfill
 from dspy_diffusion_infill.prompts.canvas import Denoising, Infiller
 from dspy_diffusion_infill.prompts.locks import Lock
-from dspy_diffusion_infill.prompts.windows import SlidingWindow
+from dspy_diffusion_infill.prompts.windows import Masking, SlidingWindow
 from dspy_diffusion_infill.search.budget import Budget, Preset
 from dspy_diffusion_infill.search.fingerprint import digest
 from dspy_diffusion_infill.search.journal import Journal, open_journal
@@ -74,7 +74,7 @@ def align_judge(
     *,
     judge: Judge,
     infiller: str | os.PathLike[str] | Infiller | None = None,
-    masking: SlidingWindow = SlidingWindow(),  # noqa: B008  (frozen, as the one below)
+    masking: Masking = SlidingWindow(),  # noqa: B008  (frozen, as the one below)
     denoising: Denoising = Denoising(),  # noqa: B008
     budget: Preset | Budget = "light",
     held_out: float = 0.5,

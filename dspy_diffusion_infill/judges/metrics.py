@@ -72,18 +72,14 @@ class Closeness:
 
     Example:
         >>> closeness = Closeness(Judge(template="brief"))
-        >>> closeness(dspy.Example(score=5), dspy.Prediction(score=4))
-        0.75
+        >>> closeness(dspy.Example(score=5), dspy.Prediction(score=4, feedback="Apt.")).feedback
+        'People gave 5, the judge 4: Apt.'
     """
 
     def __init__(self, judge: Judge) -> None:
         self.scale = judge.scale
 
-    def __call__(self, example: dspy.Example, graded: dspy.Prediction, trace: object = None) -> float:
-        """Compare with people."""
-        return 1 - abs(self.scale.fraction(graded.score) - self.scale.fraction(example.score))
-
-    def explained(
+    def __call__(
         self,
         example: dspy.Example,
         graded: dspy.Prediction,
@@ -91,10 +87,10 @@ class Closeness:
         pred_name: object = None,
         pred_trace: object = None,
     ) -> dspy.Prediction:
-        """The same with feedback, in the shape that GEPA asks for."""
+        """Compare with people; `feedback` is for optimizers that read it, such as GEPA."""
         people, judge = write_number(example.score), write_number(graded.score)
         return dspy.Prediction(
-            score=self(example, graded),
+            score=1 - abs(self.scale.fraction(graded.score) - self.scale.fraction(example.score)),
             feedback=f"People gave {people}, the judge {judge}: {graded.feedback}",
         )
 

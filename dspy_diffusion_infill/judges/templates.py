@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib import resources
+from pathlib import Path
 from typing import Any, Literal
 
 from dspy_diffusion_infill.errors import SettingsError
@@ -70,7 +71,7 @@ class Conversation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Template:
+class JudgeTemplate:
     """What a judge is told, with places for what it judges.
 
     Example:
@@ -95,7 +96,7 @@ class Template:
         """Whether the text has places for what is judged, which else is a user turn of its own."""
         return any(f"{{{name}}}" in self.text for name in self.fields)
 
-    def with_rubric(self, rubric: Rubric | None) -> Template:
+    def with_rubric(self, rubric: Rubric | None) -> JudgeTemplate:
         """The template with rubric and scale written in: its text is then what an optimizer edits.
 
         Raises:
@@ -137,7 +138,7 @@ class Template:
         return found[0] if found else place
 
 
-def template(name: str) -> Template:
+def template(name: str) -> JudgeTemplate:
     """A template by its name.
 
     Raises:
@@ -145,7 +146,7 @@ def template(name: str) -> Template:
     """
     entry = dict(_entry("template", name))
     scale = Scale(*entry.pop("scale")) if "scale" in entry else None
-    return Template(name=name, scale=scale, fields=tuple(entry.pop("fields")), **entry)
+    return JudgeTemplate(name=name, scale=scale, fields=tuple(entry.pop("fields")), **entry)
 
 
 def conversation(name: str) -> Conversation:
@@ -163,7 +164,27 @@ def rubric(name: str) -> Rubric:
     Raises:
         SettingsError: If there is none of that name.
     """
-    entry = _entry("rubric", name)
+    return _rubric(_entry("rubric", name))
+
+
+def read_rubric(name: str) -> Rubric:
+    """A rubric by its name, or from a TOML file that holds `criterion` and a table `descriptions`.
+
+    Raises:
+        SettingsError: If there is neither, or the file lacks something.
+    """
+    file = Path(name)
+    if not file.is_file():
+        return rubric(name)
+    entry = tomllib.loads(file.read_text(encoding="utf-8"))
+    if not (entry.get("criterion") and len(entry.get("descriptions", ())) > 1):
+        raise SettingsError(
+            f"rubric must hold criterion and two descriptions or more; got {list(entry)} in {name}."
+        )
+    return _rubric({"source": name, **entry})
+
+
+def _rubric(entry: Mapping[str, Any]) -> Rubric:
     descriptions = {float(score): text for score, text in entry["descriptions"].items()}
     return Rubric(entry["criterion"], descriptions, entry["source"])
 

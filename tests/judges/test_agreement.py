@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from dspy_diffusion_infill.errors import SettingsError
-from dspy_diffusion_infill.judges.agreement import MEASURES, Judged, agreement, correlate, improvement
+from dspy_diffusion_infill.judges.agreement import (
+    MEASURES,
+    Judged,
+    _estimate,
+    agreement,
+    correlate,
+    improvement,
+)
 
 GRADES = st.integers(1, 5).map(float)
 SCIPY = {"pearson": stats.pearsonr, "spearman": stats.spearmanr, "kendall": stats.kendalltau}
@@ -143,3 +150,9 @@ def test_an_improvement_is_of_the_same_records():
         improvement(one_document([1, 2], [1, 2]), one_document([2, 1], [1, 2]))
     with pytest.raises(SettingsError, match="same records, in the same order"):
         improvement(one_document([1, 2], [1, 2]), one_document([1], [1]))
+
+
+def test_an_interval_leaves_two_and_a_half_percent_out_on_each_side():
+    spread = _estimate(0.5, [n / 1000 for n in range(1001)])
+    assert (spread.low, spread.high) == pytest.approx((0.025, 0.975))
+    assert math.isnan(_estimate(0.5, []).low)

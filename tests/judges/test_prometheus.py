@@ -235,11 +235,8 @@ def test_a_served_judge_decodes_as_published():
     assert judge_lm("m", api_base="http://127.0.0.1:1/v1", conversation="v1").kwargs["max_tokens"] == 256
 
 
-def test_closeness_is_what_is_left_of_the_scale_and_explained_for_gepa():
+def test_closeness_is_what_is_left_of_the_scale_with_feedback_for_gepa():
     ten = Closeness(Judge(Rubric("Is it short?", {0: "No.", 10: "Yes."})))
-    assert ten(dspy.Example(score=2), dspy.Prediction(score=4.5)) == 0.75
-    assert ten(dspy.Example(score=10), dspy.Prediction(score=0)) == 0
-    told = ten.explained(
-        dspy.Example(score=2), dspy.Prediction(score=4.5, feedback="Wet."), None, "grade", None
-    )
+    assert ten(dspy.Example(score=10), dspy.Prediction(score=0)).score == 0
+    told = ten(dspy.Example(score=2), dspy.Prediction(score=4.5, feedback="Wet."), None, "grade", None)
     assert (told.score, told.feedback) == (0.75, "People gave 2, the judge 4.5: Wet.")

@@ -7,10 +7,11 @@ import dspy
 import pytest
 
 from benchmarks import summeval
-from benchmarks.judging import Tuning, tuned
 from benchmarks.tables import improvement_lines
+from benchmarks.tuning import Tuning, tuned
 from dspy_diffusion_infill.errors import EvaluationError
 from dspy_diffusion_infill.judges.agreement import Judged
+from dspy_diffusion_infill.judges.metrics import Closeness
 from dspy_diffusion_infill.judges.prometheus import Judge
 from dspy_diffusion_infill.judges.templates import rubric
 from tests.doubles import ScriptedInfiller, rule_lm
@@ -95,7 +96,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     data.write_text("".join(json.dumps(one) + "\n" for one in RECORDS))
 
     def run(judging: Judging, *more: str) -> tuple[list[dict], str]:
-        monkeypatch.setattr(summeval, "judge_of", lambda *names: rule_lm(judging))
+        monkeypatch.setattr(summeval, "lm_of", lambda *names, **settings: rule_lm(judging))
         arguments = ["--data", data, "--judge", "rule", "--methods", "baseline", "--resume", tmp_path / "run"]
         arguments += [
             "--limit",
@@ -150,7 +151,9 @@ def test_every_method_tunes_the_judge_on_people_s_scores(method):
     shots = [shot.copy(score=int(shot.response.split()[-1])) for shot in shots]
     judge = Judge(rubric("summeval-overall"))
     filler = ScriptedInfiller("honest marks", "any marks")
-    tuning = Tuning(infiller=filler, proposer=None, budget="heavy", threads=2, folder=None)
+    tuning = Tuning(
+        metric=Closeness(judge), infiller=filler, proposer=None, budget="heavy", threads=2, folder=None
+    )
     with dspy.context(lm=rule_lm(propose), adapter=judge.adapter):
         better = tuned(judge, method, shots, tuning, seed=0)
         assert [better(**shot.inputs()).score for shot in shots] == [1, 2, 3, 4]

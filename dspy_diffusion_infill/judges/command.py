@@ -1,0 +1,73 @@
+"""`diffusion-infill judge`: options to arguments. What judging needs is loaded when a command runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dspy_diffusion_infill.errors import SettingsError
+
+if TYPE_CHECKING:
+    import dspy
+
+judge = typer.Typer(no_args_is_help=True, help="Judge LMs and people.")
+
+
+@judge.callback()
+def root() -> None:
+    """Judge LMs and people."""
+
+
+@judge.command()
+def align(
+    scores: Annotated[Path, typer.Argument(help="CSV: score, response, and what the template shows.")],
+    lm: Annotated[str, typer.Option(help="The judge: any dspy.LM name, or a model on --api-base.")],
+    rubric: Annotated[str, typer.Option(help="A name in assets/judges.toml, or a TOML file like it.")],
+    api_base: Annotated[str | None, typer.Option(help="vLLM server that holds the judge.")] = None,
+    template: Annotated[str, typer.Option(help="In assets/judges.toml.")] = "judge",
+    infiller: Annotated[
+        str | None, typer.Option(help="A path, hub id or URL; else the served model.")
+    ] = None,
+    budget: Annotated[str, typer.Option(help="light, medium or heavy.")] = "light",
+    held_out: Annotated[float, typer.Option(help="Share of the documents to measure on.")] = 0.5,
+    samples: Annotated[int, typer.Option(help="Replies a judgement, averaged.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of division, fillings and intervals.")] = 0,
+    threads: Annotated[int, typer.Option(help="Records graded at a time.")] = 8,
+    output: Annotated[Path, typer.Option(help="Folder of judge, report and journals.")] = Path("judge"),
+) -> None:
+    """Rewrite a judge's rubric until its scores agree with people's."""
+    import dspy
+
+    from dspy_diffusion_infill.judges.align import align_judge
+    from dspy_diffusion_infill.judges.prometheus import Judge
+    from dspy_diffusion_infill.judges.templates import read_rubric
+    from dspy_diffusion_infill.report import write_report
+
+    if budget not in ("light", "medium", "heavy"):
+        raise SettingsError(f"budget must be light, medium or heavy; got {budget!r}.")
+    graded: Any = budget
+    with dspy.context(lm=_lm(lm, api_base)):
+        found = align_judge(
+            scores,
+            judge=Judge(read_rubric(rubric), template=template, samples=samples, seed=seed),
+            infiller=infiller,
+            budget=graded,
+            held_out=held_out,
+            seed=seed,
+            num_threads=threads,
+            log_dir=output / "journals",
+        )
+    found.judge.save(output / "judge.json")
+    (output / "alignment.md").write_text(found.markdown(), encoding="utf-8")
+    typer.echo(found.markdown())
+    typer.echo(f"Report: {write_report(found.judge, output)}")
+
+
+def _lm(name: str, api_base: str | None) -> dspy.BaseLM:
+    import dspy
+
+    from dspy_diffusion_infill.judges.prometheus import judge_lm
+
+    return judge_lm(name, api_base=api_base) if api_base else dspy.LM(name)
