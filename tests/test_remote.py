@@ -2,6 +2,7 @@
 
 import json
 import threading
+from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -94,14 +95,10 @@ def test_a_remote_infiller_answers_as_the_served_one(server):
         assert remote.infill([CANVAS, CANVAS], num_candidates=2, seed=7) == server.infiller.infill(
             [CANVAS, CANVAS], num_candidates=2, seed=7
         )
-        assert remote.name == "toy@1?steps=None&temperature=0.1&remasking=low_confidence&cache=auto"
+        assert remote.name == f"toy@1?{Denoising(temperature=0.1)}"
     assert server.infiller.canvases[0] == CANVAS
-    assert server.requests[-1][1]["denoising"] == {
-        "steps": None,
-        "temperature": 0.1,
-        "remasking": "low_confidence",
-        "cache": "auto",
-    }
+    sent = server.requests[-1][1]["denoising"]
+    assert {**sent, "num_candidates": 8} == asdict(Denoising(temperature=0.1))
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from dspy_diffusion_infill.engine.checkpoint import weight_files
 from dspy_diffusion_infill.engine.keyvalues import KeyValues
+from dspy_diffusion_infill.engine.placement import Placement
 from dspy_diffusion_infill.engine.vocabulary import Vocabulary
 from dspy_diffusion_infill.errors import ModelError
 
@@ -66,7 +67,7 @@ class BidirectionalDecoder:
         padding = None if attention_mask.all() else attention_mask
         hidden = self.network.model(input_ids=ids, attention_mask=padding, use_cache=False).last_hidden_state
         rows, positions = wanted.nonzero(as_tuple=True)
-        return self.score(hidden[rows, (positions - self.shift).clamp(min=0)])
+        return self.score(hidden.to(ids.device)[rows, (positions - self.shift).clamp(min=0)])
 
     def encode(self, ids: Tensor, positions: Tensor, visible: Tensor | None, memory: KeyValues) -> Tensor:
         """Hidden states of some places; see `CachingPredictor.encode`."""
@@ -81,21 +82,20 @@ class BidirectionalDecoder:
                 past_key_values=memory,
                 is_causal=False,
             )
-        return body.norm(hidden)
+        return body.norm(hidden).to(ids.device)  # with a device map, the last layers may lie elsewhere
 
     def score(self, hidden: Tensor) -> Tensor:
         """Logits of hidden states."""
-        return self.network.lm_head(hidden).float()
+        return self.network.lm_head(hidden).float().to(hidden.device)
 
 
 def read_network(
     folder: Path,
     architecture: Any,
     config: PreTrainedConfig,
+    placement: Placement,
     *,
-    key_mapping: dict[str, str] | None,
-    device: torch.device,
-    dtype: torch.dtype,
+    key_mapping: dict[str, str] | None = None,
     may_leave_over: bool = False,
 ) -> PreTrainedModel:
     """Read safetensors weights into a transformers class; every weight must be found.
@@ -104,9 +104,8 @@ def read_network(
         folder: Of the checkpoint.
         architecture: The transformers class, or one of its Auto classes.
         config: Its config.
+        placement: Where the weights go, and in which precision.
         key_mapping: The checkpoint's weight names, as regular expressions, to the class's; None if equal.
-        device: Where the weights go.
-        dtype: Precision of the computation.
         may_leave_over: Whether the checkpoint may hold weights that the class has no use for.
 
     Raises:
@@ -118,12 +117,12 @@ def read_network(
             folder,
             config=config,
             key_mapping=key_mapping,
-            dtype=dtype,
             use_safetensors=True,
             ignore_mismatched_sizes=True,  # reported below, by name
             local_files_only=True,
             trust_remote_code=False,
             output_loading_info=True,
+            **placement.arguments(),
         )
     except (SafetensorError, OSError, RuntimeError) as error:
         raise ModelError(f"The weights in {str(folder)!r} cannot be read: {error}") from error
@@ -133,4 +132,4 @@ def read_network(
                 f"The weights in {str(folder)!r} must fit {architecture.__name__} exactly; "
                 f"{what.removesuffix('_keys')}: {', '.join(keys[:3])} and {len(keys) - 1} others."
             )
-    return network.to(device)
+    return network

@@ -19,11 +19,12 @@ from dspy_diffusion_infill.engine.cache import (
     WindowPasses,
     choose_mode,
 )
+from dspy_diffusion_infill.engine.guidance import GuidedPasses
 from dspy_diffusion_infill.engine.model import MaskPredictor
 from dspy_diffusion_infill.engine.reverse import Decoding, Filled, Rows, Task
 from dspy_diffusion_infill.engine.rows import token_batches
 from dspy_diffusion_infill.errors import CanvasError
-from dspy_diffusion_infill.prompts.canvas import CacheMode
+from dspy_diffusion_infill.prompts.canvas import Denoising
 
 
 def infill(
@@ -95,25 +96,26 @@ def denoise(
     """
     for task in tasks:
         _check(model, task.ids)
-    mode = choose_mode(model, decoding.denoising.cache)
+    how = replace(decoding.denoising, cache=choose_mode(model, decoding.denoising.cache))
     contexts = contexts or Contexts()
     sharing: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
     for index, task in enumerate(tasks):
-        sharing[task.context if mode == "context" else ()].append(index)
+        sharing[task.context if how.cache == "context" else ()].append(index)
     filled: dict[int, Filled] = {}
     for context, members in sharing.items():
-        start = functools.partial(_start, model, mode, contexts, context)
+        start = functools.partial(_start, model, how, contexts, context)
         done = _denoise_sharing(model, start, context, [tasks[index] for index in members], decoding)
         filled.update(zip(members, done, strict=True))
     return [filled[index] for index in range(len(tasks))]
 
 
-def _start(model: MaskPredictor, mode: CacheMode, contexts: Contexts, context: tuple[int, ...]) -> Passes:
+def _start(model: MaskPredictor, how: Denoising, contexts: Contexts, context: tuple[int, ...]) -> Passes:
     """The passes of a new batch."""
-    if mode == "exact":
-        return FullPasses(model)
-    caching = cast(CachingPredictor, model)
-    return WindowPasses(caching, contexts.encoded(caching, context) if context else None)
+    passes: Passes = FullPasses(model)
+    if how.cache != "exact":
+        caching = cast(CachingPredictor, model)
+        passes = WindowPasses(caching, contexts.encoded(caching, context) if context else None)
+    return GuidedPasses(model, passes, how.guidance) if how.guidance else passes
 
 
 def _denoise_sharing(
@@ -129,7 +131,7 @@ def _denoise_sharing(
         alike[tuple(task.ids[: len(task.ids) - len(context)])].append(index)
     canvases = list(alike)
     filled: dict[int, Filled] = {}
-    for batch in token_batches(canvases, model.device):
+    for batch in token_batches(canvases, model.device, len(context)):
         members = [(index, canvases[canvas]) for canvas in batch for index in alike[canvases[canvas]]]
         cut = [replace(tasks[index], ids=ids) for index, ids in members]
         for (index, _), one in zip(members, _denoise_fitting(model, start, cut, decoding), strict=True):

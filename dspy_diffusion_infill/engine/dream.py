@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from tokenizers import Tokenizer
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from dspy_diffusion_infill.engine.checkpoint import read_config, read_tokenizer
 from dspy_diffusion_infill.engine.decoder import BidirectionalDecoder, read_network
+from dspy_diffusion_infill.engine.placement import Placement
 from dspy_diffusion_infill.engine.vocabulary import ChatFormat, Vocabulary
 
 CHAT = ChatFormat(
@@ -35,14 +35,13 @@ CONTEXT_LENGTH = 2048
 """What Dream-7B was trained on; its config declares what Qwen2.5 could."""
 
 
-def load(folder: Path, *, name: str, device: torch.device, dtype: torch.dtype) -> BidirectionalDecoder:
+def load(folder: Path, *, name: str, placement: Placement) -> BidirectionalDecoder:
     """Load a Dream checkpoint.
 
     Args:
         folder: With config.json, safetensors files, and tokenizer.json or Qwen2's vocab.json and merges.txt.
         name: Identifies weights and precision.
-        device: Where the weights go.
-        dtype: Precision of the computation.
+        placement: Where the weights go, and in which precision.
 
     Raises:
         ModelError: If the checkpoint is broken, or not a Dream.
@@ -52,7 +51,7 @@ def load(folder: Path, *, name: str, device: torch.device, dtype: torch.dtype) -
     # A padding id would pin that row of the embedding; here padding is the end-of-text token.
     config.pad_token_id = None
     vocabulary = Vocabulary(tokenizer_of(folder), CHAT, config.vocab_size)
-    network = read_network(folder, Qwen2ForCausalLM, config, key_mapping=None, device=device, dtype=dtype)
+    network = read_network(folder, Qwen2ForCausalLM, config, placement)
     length = min(config.max_position_embeddings, CONTEXT_LENGTH)
     return BidirectionalDecoder(network, vocabulary, name, length, shift=1, folder=folder)
 

@@ -36,10 +36,14 @@ class Generation:
 
     def decoding(self, temperature: float, stop_ids: frozenset[int]) -> Decoding:
         """The engine's settings for one request."""
-        how = Denoising(steps=self.steps, temperature=temperature, remasking=self.remasking, cache="exact")
-        return Decoding(
-            denoising=how, block_length=self.block_length, threshold=self.threshold, stop_ids=stop_ids
+        how = Denoising(
+            steps=self.steps,
+            temperature=temperature,
+            remasking=self.remasking,
+            threshold=self.threshold,
+            cache="exact",
         )
+        return Decoding(denoising=how, block_length=self.block_length, stop_ids=stop_ids)
 
     def __str__(self) -> str:
         return "&".join(f"{field.name}={getattr(self, field.name)}" for field in fields(self))

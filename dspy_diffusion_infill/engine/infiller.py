@@ -8,6 +8,7 @@ from dataclasses import replace
 from dspy_diffusion_infill.engine.cache import Contexts, choose_mode
 from dspy_diffusion_infill.engine.calibrate import stored_choice
 from dspy_diffusion_infill.engine.denoise import infill
+from dspy_diffusion_infill.engine.length import with_best_lengths
 from dspy_diffusion_infill.engine.model import TextModel
 from dspy_diffusion_infill.engine.reverse import Decoding, Filled
 from dspy_diffusion_infill.engine.vocabulary import Layout, check_length
@@ -41,11 +42,7 @@ class DiffusionInfiller:
     @property
     def name(self) -> str:
         """Identifies weights, precision and the settings that change the fillings."""
-        how = self.denoising
-        return (
-            f"{self.model.name}?steps={how.steps}&temperature={how.temperature:g}&remasking={how.remasking}"
-            f"&cache={how.cache}"
-        )
+        return f"{self.model.name}?{self.denoising}"
 
     @property
     def context_length(self) -> int:
@@ -71,28 +68,41 @@ class DiffusionInfiller:
         Raises:
             CanvasError: If a canvas is longer than the model's context.
         """
+        if self.denoising.length == "adaptive":
+            canvases = [self._with_best_lengths(canvas) for canvas in canvases]
+        filled = self._fill(canvases, self.denoising, num_candidates, seed)
+        return [[self._read(layout, one) for one in row] for layout, row in filled]
+
+    def _fill(
+        self, canvases: Sequence[Canvas], how: Denoising, num_candidates: int, seed: int
+    ) -> list[tuple[Layout, list[Filled]]]:
         layouts = [self._lay_out(canvas) for canvas in canvases]
         for layout in layouts:
             check_length(len(layout.ids), self.context_length)
+        # turns are laid out one by one: what the messages alone take comes first
+        before = [len(self.model.vocabulary.lay_out(canvas.messages).ids) for canvas in canvases]
         filled = infill(
             self.model,
             [layout.ids for layout in layouts],
             num_candidates=num_candidates,
-            decoding=Decoding(denoising=self.denoising),
+            decoding=Decoding(denoising=how),
             seed=seed,
-            num_context=[
-                self._num_context(canvas, layout) for canvas, layout in zip(canvases, layouts, strict=True)
-            ],
+            num_context=[len(layout.ids) - start for layout, start in zip(layouts, before, strict=True)],
             contexts=self._contexts,
         )
-        return [[self._read(layout, one) for one in row] for layout, row in zip(layouts, filled, strict=True)]
+        return list(zip(layouts, filled, strict=True))
+
+    def _with_best_lengths(self, canvas: Canvas) -> Canvas:
+        return with_best_lengths(canvas, self._confidences, self.context_length - self.num_tokens(canvas))
+
+    def _confidences(self, canvases: Sequence[Canvas]) -> list[float]:
+        """Mean log probability of the likeliest tokens of each canvas at its first step."""
+        first_step = replace(self.denoising, steps=1, temperature=0.0, remasking="low_confidence")
+        filled = self._fill(canvases, first_step, num_candidates=1, seed=0)
+        return [one.log_likelihood / sum(map(len, layout.masked)) for layout, (one,) in filled]
 
     def _lay_out(self, canvas: Canvas) -> Layout:
         return self.model.vocabulary.lay_out((*canvas.messages, *canvas.context))
-
-    def _num_context(self, canvas: Canvas, layout: Layout) -> int:
-        """Turns are laid out one by one, so that what the messages alone take comes first."""
-        return len(layout.ids) - len(self.model.vocabulary.lay_out(canvas.messages).ids)
 
     def _read(self, layout: Layout, filled: Filled) -> Filling:
         texts = tuple(

@@ -24,7 +24,8 @@ class KeyValues:
     def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         """Store what a layer computed, [rows, heads, places, size], and give it all it attends to."""
         if layer == len(self._layers):
-            self._layers.append((self._allocate(keys, layer, 0), self._allocate(values, layer, 1)))
+            # keys too have the values' precision, also where they were rotated in a higher one
+            self._layers.append((self._allocate(values, layer, 0), self._allocate(values, layer, 1)))
         stop = self.start + keys.shape[2]
         stored_keys, stored_values = self._layers[layer]
         stored_keys[:, :, self.start : stop] = keys

@@ -13,11 +13,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from dspy_diffusion_infill.engine.checkpoint import read_config, read_tokenizer
 from dspy_diffusion_infill.engine.decoder import BidirectionalDecoder, read_network
+from dspy_diffusion_infill.engine.placement import Placement
+from dspy_diffusion_infill.engine.rotation import rotate_in_float32
 from dspy_diffusion_infill.engine.vocabulary import ChatFormat, Vocabulary
 from dspy_diffusion_infill.errors import ModelError
 
@@ -61,14 +62,13 @@ _FIXED = {
 }
 
 
-def load(folder: Path, *, name: str, device: torch.device, dtype: torch.dtype) -> BidirectionalDecoder:
+def load(folder: Path, *, name: str, placement: Placement) -> BidirectionalDecoder:
     """Load a LLaDA checkpoint in either layout.
 
     Args:
         folder: With config.json, tokenizer.json and safetensors files.
         name: Identifies weights and precision.
-        device: Where the weights go.
-        dtype: Precision of the computation.
+        placement: Where the weights go, and in which precision.
 
     Raises:
         ModelError: If the checkpoint is broken, or not a LLaDA.
@@ -81,9 +81,8 @@ def load(folder: Path, *, name: str, device: torch.device, dtype: torch.dtype) -
     vocabulary = Vocabulary(read_tokenizer(folder), CHAT, config.vocab_size)
     _check_mask(settings, vocabulary)
     key_mapping = PUBLISHED_TO_LLAMA if published else None
-    network = read_network(
-        folder, LlamaForCausalLM, config, key_mapping=key_mapping, device=device, dtype=dtype
-    )
+    network = read_network(folder, LlamaForCausalLM, config, placement, key_mapping=key_mapping)
+    rotate_in_float32(network)
     return BidirectionalDecoder(network, vocabulary, name, config.max_position_embeddings, folder=folder)
 
 

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer, PreTra
 
 from dspy_diffusion_infill.engine.checkpoint import weight_files
 from dspy_diffusion_infill.engine.decoder import read_network
+from dspy_diffusion_infill.engine.placement import Placement
 from dspy_diffusion_infill.engine.vocabulary import ChatFormat, Vocabulary
 from dspy_diffusion_infill.errors import ModelError
 
@@ -71,14 +72,13 @@ class MaskedLM:
                 hook.remove()
 
 
-def load(folder: Path, *, name: str, device: torch.device, dtype: torch.dtype) -> MaskedLM:
+def load(folder: Path, *, name: str, placement: Placement) -> MaskedLM:
     """Load a masked LM.
 
     Args:
         folder: With config.json, tokenizer files and safetensors files.
         name: Identifies weights and precision.
-        device: Where the weights go.
-        dtype: Precision of the computation.
+        placement: Where the weights go, and in which precision.
 
     Raises:
         ModelError: If the checkpoint is broken, or has no mask token.
@@ -92,15 +92,7 @@ def load(folder: Path, *, name: str, device: torch.device, dtype: torch.dtype) -
     end = tokenizer.sep_token or tokenizer.eos_token
     chat = ChatFormat(mask=tokenizer.mask_token, stops=(end,), start=(start,), end=(end,))
     vocabulary = Vocabulary(tokenizer.backend_tokenizer, chat, config.vocab_size)
-    network = read_network(
-        folder,
-        AutoModelForMaskedLM,
-        config,
-        key_mapping=None,
-        device=device,
-        dtype=dtype,
-        may_leave_over=True,
-    )
+    network = read_network(folder, AutoModelForMaskedLM, config, placement, may_leave_over=True)
     return MaskedLM(network, vocabulary, name, _context_length(network))
 
 

@@ -6,19 +6,16 @@ import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from dspy_diffusion_infill.engine import checkpoint, dream, llada, masked_lm
+from dspy_diffusion_infill.engine.placement import Bits, Dtype, Placement, cap_memory, choose_placement
 from dspy_diffusion_infill.engine.vocabulary import Vocabulary
-from dspy_diffusion_infill.errors import ModelError, SettingsError
-
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+from dspy_diffusion_infill.errors import ModelError
 
 
 @runtime_checkable
@@ -115,35 +112,49 @@ class ToyModel:
         )
 
 
-_loaded: weakref.WeakValueDictionary[tuple[str, str], TextModel] = weakref.WeakValueDictionary()
+_loaded: weakref.WeakValueDictionary[tuple[str, Placement], TextModel] = weakref.WeakValueDictionary()
 _loading = threading.Lock()
 
 
-def load(source: str, device: str = "auto", dtype: Dtype = "auto", revision: str | None = None) -> TextModel:
+def load(
+    source: str,
+    device: str = "auto",
+    dtype: Dtype = "auto",
+    revision: str | None = None,
+    *,
+    device_map: str | None = None,
+    bits: Bits | None = None,
+    memory_gb: float | None = None,
+) -> TextModel:
     """Load a masked diffusion LM.
 
-    Weights already in memory (same files, device and precision) are shared. Remote code is never run.
+    Weights already in memory (same files, placement and precision) are shared. Remote code is never run.
 
     Args:
         source: "embedded", a folder, or a hub id such as "GSAI-ML/LLaDA-8B-Instruct".
         device: A torch device, or "auto": CUDA, then MPS, then CPU.
         dtype: Precision of the computation; "auto" is float32 on CPU, bfloat16 elsewhere.
         revision: Branch, tag or commit on the hub.
+        device_map: "auto" spreads the layers over all GPUs (accelerate); None keeps them on `device`.
+        bits: 4 or 8 for weights of so many bits (bitsandbytes): LLaDA-8B then fits a card of 24 GB.
+        memory_gb: The most that this process may take of the GPU, so that another model fits beside it.
 
     Raises:
         ModelError: If there is no such checkpoint, it is broken, or its architecture is not supported.
-        SettingsError: If `device` or `dtype` is not known.
+        SettingsError: If a setting is not known, or what it needs is not here.
+        MissingExtraError: If `device_map` is set without accelerate.
     """
-    where = _device(device)
-    precision = _dtype(dtype, where)
+    placement = choose_placement(device, dtype, device_map, bits)
+    if memory_gb is not None:
+        cap_memory(placement.device, memory_gb)
     folder = checkpoint.find_folder(source, revision)
     family = _family(checkpoint.read_config(folder))
     label = folder.resolve().name if Path(source).is_dir() else source
-    name = f"{label}@{checkpoint.fingerprint(folder)}:{str(precision).removeprefix('torch.')}"
+    name = f"{label}@{checkpoint.fingerprint(folder)}:{placement}"
     with _loading:
-        model = _loaded.get((name, str(where)))
+        model = _loaded.get((name, placement))
         if model is None:
-            model = _loaded[name, str(where)] = family(folder, name=name, device=where, dtype=precision)
+            model = _loaded[name, placement] = family(folder, name=name, placement=placement)
         return model
 
 
@@ -162,24 +173,3 @@ def _family(config: dict[str, Any]) -> Callable[..., TextModel]:
         "model_type must be 'llada', 'Dream', 'llama' or 'qwen2' with \"is_causal\": false, or a masked LM; "
         f"config.json says {found!r}{why}. Only masked diffusion LMs can infill."
     )
-
-
-def _device(device: str) -> torch.device:
-    if device == "auto":
-        device = (
-            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        )
-    try:
-        return torch.device(device)
-    except RuntimeError as error:
-        raise SettingsError(
-            f"device must be 'auto' or a torch device such as 'cuda:0'; got {device!r}."
-        ) from error
-
-
-def _dtype(dtype: str, device: torch.device) -> torch.dtype:
-    if dtype == "auto":
-        return torch.float32 if device.type == "cpu" else torch.bfloat16
-    if dtype not in _DTYPES:
-        raise SettingsError(f"dtype must be 'auto', {', '.join(map(repr, _DTYPES))}; got {dtype!r}.")
-    return _DTYPES[dtype]

@@ -13,7 +13,6 @@ from dspy_diffusion_infill.engine.cache import Passes
 from dspy_diffusion_infill.engine.model import MaskPredictor
 from dspy_diffusion_infill.engine.rows import pad
 from dspy_diffusion_infill.engine.schedule import block_counts
-from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.prompts.canvas import Denoising
 
 
@@ -22,17 +21,11 @@ class Decoding:
     """How masks are committed, in every detail."""
 
     denoising: Denoising = Denoising()  # noqa: RUF009  (frozen)
-    """Steps, temperature, remasking and cache."""
+    """What a user sets."""
     block_length: int | None = None
     """Masked tokens per semi-autoregressive block, left to right; None for one block."""
-    threshold: float | None = None
-    """Beside the step's quota, commit every token at least this probable, in (0, 1]; None: quota alone."""
     stop_ids: frozenset[int] = frozenset()
     """Tokens that end an answer: allowed here, and what follows the first one is not computed."""
-
-    def __post_init__(self) -> None:
-        if self.threshold is not None and not 0 < self.threshold <= 1:
-            raise SettingsError(f"threshold must be above 0 and at most 1, or None; got {self.threshold}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +63,7 @@ class Rows:
         self, model: MaskPredictor, passes: Passes, tasks: Sequence[Task], decoding: Decoding
     ) -> None:
         self.passes = passes
-        self.decoding = decoding
+        self.how = decoding.denoising
         device = model.device
         self.task = list(range(len(tasks)))
         self.lengths = [len(task.ids) for task in tasks]
@@ -79,8 +72,9 @@ class Rows:
         self.fillable = self.masked.clone()
         block_length = decoding.block_length or self.ids.shape[1]
         self.block = (self.masked.cumsum(1) - 1).clamp(min=0) // block_length
-        steps = decoding.denoising.steps
-        self.counts = [block_counts(int(n), steps, decoding.block_length) for n in self.masked.sum(1)]
+        self.counts = [
+            block_counts(int(n), self.how.steps, decoding.block_length) for n in self.masked.sum(1)
+        ]
         self.noise = [torch.Generator(_noise_device(device)).manual_seed(task.seed) for task in tasks]
         self.log_likelihood = [0.0] * len(tasks)
         self.num_passes = 0
@@ -99,8 +93,8 @@ class Rows:
         commit = self._surest(
             eligible, self._confidence(logits, log_probs, per_row), first_open[:, 0].tolist()
         )
-        if self.decoding.threshold is not None:
-            commit |= _spread(log_probs, eligible, -math.inf) >= math.log(self.decoding.threshold)
+        if self.how.threshold is not None:
+            commit |= _spread(log_probs, eligible, -math.inf) >= math.log(self.how.threshold)
         self.ids = torch.where(commit, _spread(tokens, eligible, 0), self.ids)
         self.masked = self.masked & ~commit
         gained = torch.where(commit, _spread(log_probs, eligible, 0.0), 0.0).sum(1).tolist()
@@ -115,7 +109,7 @@ class Rows:
             return
         for row in (~unfinished).nonzero()[:, 0].tolist():
             # What is still masked follows a stop token, and reads as one.
-            filler = min(self.decoding.stop_ids, default=0)
+            filler = min(self.stops.tolist(), default=0)
             ids = self.ids[row].masked_fill(self.masked[row], filler)[: self.lengths[row]].tolist()
             yield self.task[row], Filled(ids, self.log_likelihood[row], self.num_passes)
         self._keep(unfinished)
@@ -129,20 +123,20 @@ class Rows:
 
     def _choose(self, logits: Tensor, per_row: list[int]) -> Tensor:
         """A token for each scored position: the likeliest, or one drawn by the Gumbel-max trick."""
-        temperature = self.decoding.denoising.temperature
-        if temperature == 0:
+        if self.how.temperature == 0:
             return logits.argmax(1)
+        logits = keep_likeliest(logits / self.how.temperature, self.how.top_p, self.how.top_k)
         chosen = []
         for scores, noise in zip(logits.split(per_row), self.noise, strict=True):
             # float64: lower precision changes the temperature in effect (arXiv:2409.02908).
             scores = scores.to(noise.device, torch.float64)
             uniform = torch.rand(scores.shape, dtype=torch.float64, device=noise.device, generator=noise)
-            chosen.append((scores / temperature - (-uniform.log()).log()).argmax(1))
+            chosen.append((scores - (-uniform.log()).log()).argmax(1))
         return torch.cat(chosen).to(logits.device)
 
     def _confidence(self, logits: Tensor, log_probs: Tensor, per_row: list[int]) -> Tensor:
         """How early each scored position is to be committed; `log_probs` are those of the chosen tokens."""
-        remasking = self.decoding.denoising.remasking
+        remasking = self.how.remasking
         if remasking == "low_confidence":
             return log_probs
         if remasking == "entropy":
@@ -160,6 +154,30 @@ class Rows:
         quota = [counts[current].pop(0) for counts, current in zip(self.counts, block, strict=True)]
         order = _spread(confidence, eligible, -math.inf).argsort(dim=1, descending=True, stable=True)
         return eligible & (order.argsort(dim=1) < torch.tensor(quota, device=eligible.device)[:, None])
+
+
+def keep_likeliest(logits: Tensor, top_p: float | None, top_k: int | None) -> Tensor:
+    """Logits with -inf for all but the likeliest tokens of each row; `top_p` is applied first, as in Dream.
+
+    Args:
+        logits: [rows, vocabulary].
+        top_p: Keep the likeliest tokens whose probabilities first reach this sum; None keeps all.
+        top_k: Keep this many, and those that tie with the last of them; None keeps all.
+
+    Example:
+        >>> logits = torch.tensor([[0.5, 0.3, 0.2]]).log()
+        >>> keep_likeliest(logits, 0.7, None).isfinite().tolist()
+        [[True, True, False]]
+    """
+    if top_p is not None:
+        ordered, order = logits.sort(dim=1, descending=True)
+        before = ordered.softmax(1).cumsum(1).roll(1, 1)
+        before[:, 0] = 0
+        logits = logits.masked_fill((before >= top_p).gather(1, order.argsort(1)), -math.inf)
+    if top_k is not None:
+        least = logits.topk(min(top_k, logits.shape[1])).values[:, -1:]
+        logits = logits.masked_fill(logits < least, -math.inf)
+    return logits
 
 
 def _spread(values: Tensor, where: Tensor, other: float) -> Tensor:

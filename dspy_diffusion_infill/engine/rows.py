@@ -17,18 +17,27 @@ def max_batch_tokens(device: torch.device) -> int:
     return MAX_BATCH_TOKENS.get(device.type, MAX_BATCH_TOKENS["cuda"])
 
 
-def token_batches(rows: Sequence[Sequence[int]], device: torch.device) -> Iterator[list[int]]:
+def token_batches(
+    rows: Sequence[Sequence[int]], device: torch.device, num_context: int = 0
+) -> Iterator[list[int]]:
     """Group rows of like length into batches of at most `MAX_BATCH_TOKENS` tokens, padding included.
 
     A row longer than that is a batch of its own.
+
+    Args:
+        rows: Token ids.
+        device: Where the batches will run.
+        num_context: Tokens that are in memory for each row besides, not to be computed: they count on a GPU,
+            whose memory is what bounds a batch.
 
     Returns:
         The indices of each batch's rows, shortest rows first.
     """
     max_tokens = max_batch_tokens(device)
+    kept = 0 if device.type == "cpu" else num_context
     batch: list[int] = []
     for index in sorted(range(len(rows)), key=lambda index: len(rows[index])):
-        if batch and (len(batch) + 1) * len(rows[index]) > max_tokens:
+        if batch and (len(batch) + 1) * (len(rows[index]) + kept) > max_tokens:
             yield batch
             batch = []
         batch.append(index)

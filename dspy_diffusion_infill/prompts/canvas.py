@@ -6,13 +6,14 @@ Pure: no dspy, no torch. The same shapes travel over HTTP.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, Protocol, get_args, runtime_checkable
 
 from dspy_diffusion_infill.errors import CanvasError, SettingsError
 
 Role = Literal["system", "user", "assistant"]
 Remasking = Literal["low_confidence", "entropy", "top_k_margin", "random"]
+Length = Literal["fixed", "adaptive"]
 CacheMode = Literal["auto", "exact", "window", "context"]
 
 
@@ -94,9 +95,21 @@ class Denoising:
     """Denoising steps; None: one per masked token. Never more than there are masked tokens."""
     temperature: float = 0.8
     """Of the token choice, in units of logits; 0 takes the likeliest token (paper: 0.8 LLaDA, 0.1 Dream)."""
+    top_p: float | None = None
+    """Choose among the likeliest tokens whose probabilities first reach this sum; None: among all."""
+    top_k: int | None = None
+    """Choose among this many likeliest tokens; None: among all."""
+    guidance: float = 0.0
+    """Classifier-free: how far logits move away from those of the canvas with its given text masked; 0: not
+    at all. Costs another full pass at every step."""
     remasking: Remasking = "low_confidence"
     """Which masked tokens a step commits: those whose chosen token is likeliest (low_confidence), whose
     distribution has the least entropy, whose two likeliest tokens lie furthest apart, or random ones."""
+    threshold: float | None = None
+    """Beside the step's quota, commit every token at least this probable; None: the quota alone."""
+    length: Length = "fixed"
+    """Mask tokens of a masked part: as many as asked for, or the number near it that the model is surest of
+    at its first step (adaptive), for about seven more passes a part."""
     cache: CacheMode = "auto"
     """What a step reuses of earlier ones: nothing (exact); all but the masked places of its canvas, computed
     once (window); and the few-shot context besides, computed once for all canvases, without sight of the
@@ -109,12 +122,24 @@ class Denoising:
             raise SettingsError(f"steps must be at least 1, or None; got {self.steps}.")
         if not 0 <= self.temperature <= 10:
             raise SettingsError(f"temperature must be between 0 and 10; got {self.temperature}.")
-        if self.remasking not in get_args(Remasking):
-            known = ", ".join(map(repr, get_args(Remasking)))
-            raise SettingsError(f"remasking must be one of {known}; got {self.remasking!r}.")
-        if self.cache not in get_args(CacheMode):
-            known = ", ".join(map(repr, get_args(CacheMode)))
-            raise SettingsError(f"cache must be one of {known}; got {self.cache!r}.")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise SettingsError(f"top_p must be above 0 and at most 1, or None; got {self.top_p}.")
+        if self.top_k is not None and self.top_k < 1:
+            raise SettingsError(f"top_k must be at least 1, or None; got {self.top_k}.")
+        if not 0 <= self.guidance <= 10:
+            raise SettingsError(f"guidance must be between 0 and 10; got {self.guidance}.")
+        if self.threshold is not None and not 0 < self.threshold <= 1:
+            raise SettingsError(f"threshold must be above 0 and at most 1, or None; got {self.threshold}.")
+        for name, kind in (("remasking", Remasking), ("length", Length), ("cache", CacheMode)):
+            if getattr(self, name) not in get_args(kind):
+                known = ", ".join(map(repr, get_args(kind)))
+                raise SettingsError(f"{name} must be one of {known}; got {getattr(self, name)!r}.")
+
+    def __str__(self) -> str:
+        """Every setting that changes a filling, but for those that are not set."""
+        settings = {field.name: getattr(self, field.name) for field in fields(self)}
+        del settings["num_candidates"]
+        return "&".join(f"{name}={value}" for name, value in settings.items() if value is not None)
 
 
 @runtime_checkable

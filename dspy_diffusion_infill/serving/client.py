@@ -33,6 +33,7 @@ class RemoteInfiller:
 
     def __init__(self, url: str, *, denoising: Denoising = Denoising(), timeout_s: float = 600.0) -> None:  # noqa: B008  (frozen)
         self.url = url.rstrip("/")
+        self._settings = str(denoising)
         self._denoising = {
             name: value for name, value in asdict(denoising).items() if name != "num_candidates"
         }
@@ -46,7 +47,7 @@ class RemoteInfiller:
     @property
     def name(self) -> str:
         """The served model and the settings that change its answers."""
-        return f"{self._model}?{'&'.join(f'{name}={value}' for name, value in self._denoising.items())}"
+        return f"{self._model}?{self._settings}"
 
     @property
     def context_length(self) -> int:

@@ -99,7 +99,7 @@ def test_the_first_step_of_a_window_is_exact(either):
 @pytest.mark.parametrize("mode", ["window", "context"])
 @pytest.mark.parametrize("threshold", [None, 0.05])
 def test_candidates_do_not_see_one_another_nor_other_canvases(either, mode, threshold, monkeypatch):
-    how = Decoding(denoising=Denoising(cache=mode, temperature=2.0), threshold=threshold)
+    how = decoding(mode, temperature=2.0, threshold=threshold)
     rows = canvases(either)
     together = infill(either, rows, num_candidates=5, decoding=how, num_context=[len(CONTEXT)] * 3)
     assert all(len({tuple(one.ids) for one in group}) == 5 for group in together)

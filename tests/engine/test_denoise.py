@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dspy_diffusion_infill.engine.denoise import infill
 from dspy_diffusion_infill.engine.model import ToyModel
 from dspy_diffusion_infill.engine.reverse import Decoding
-from dspy_diffusion_infill.engine.rows import MAX_BATCH_TOKENS
+from dspy_diffusion_infill.engine.rows import MAX_BATCH_TOKENS, token_batches
 from dspy_diffusion_infill.engine.schedule import commit_counts
 from dspy_diffusion_infill.errors import CanvasError, SettingsError
 from dspy_diffusion_infill.prompts.canvas import Denoising, Remasking
@@ -68,9 +68,12 @@ decodings = st.builds(
         steps=st.none() | st.integers(1, 20),
         temperature=st.sampled_from([0.0, 0.3, 2.0]),
         remasking=st.sampled_from(get_args(Remasking)),
+        threshold=st.none() | st.floats(0.1, 1.0),
+        top_p=st.none() | st.floats(0.01, 1.0),
+        top_k=st.none() | st.integers(1, 12),
+        guidance=st.sampled_from([0.0, 1.5]),
     ),
     block_length=st.none() | st.integers(1, 5),
-    threshold=st.none() | st.floats(0.1, 1.0),
     stop_ids=st.sampled_from([frozenset(), frozenset({3})]),
 )
 
@@ -142,7 +145,7 @@ def test_the_log_likelihood_is_that_of_the_commits_among_allowed_tokens():
 def test_tokens_above_the_threshold_are_committed_together():
     # Among 8 allowed tokens, heights 4.0, 3.8 and 3.2 have probabilities .89, .86 and .78.
     model = Watched([1, 2, 3, 4, 5])
-    infill(model, [[MASK] * 5], decoding=Decoding(denoising=GREEDY, threshold=0.85))
+    infill(model, [[MASK] * 5], decoding=Decoding(denoising=Denoising(temperature=0.0, threshold=0.85)))
     assert commit_order(model.shown) == [{1, 4}, {2}, {0}]
 
 
@@ -167,6 +170,56 @@ def test_temperature_divides_the_logits():
     decoding = Decoding(denoising=Denoising(temperature=2.0))
     (drawn,) = infill(model, [[2]], num_candidates=4000, decoding=decoding, seed=1)
     assert sum(one.ids == [1] for one in drawn) / 4000 == pytest.approx(0.786, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("cut", "allowed"), [({"top_p": 0.8}, {0, 1, 2}), ({"top_k": 2}, {0, 1}), ({}, {0, 1, 2, 3})]
+)
+def test_only_the_likeliest_tokens_are_drawn(cut, allowed):
+    # At temperature 2 the probabilities .4, .3, .2, .1 have their square roots, over 1.944: .325, .282, .230,
+    # .163. The first two reach .607, the first three .837.
+    model = Planted([[math.log(p) for p in (0.4, 0.3, 0.2, 0.1)] + [-1e9] * 5])
+    decoding = Decoding(denoising=Denoising(temperature=2.0, **cut))
+    (drawn,) = infill(model, [[MASK]], num_candidates=200, decoding=decoding)
+    assert {one.ids[0] for one in drawn} == allowed
+
+
+def test_guidance_moves_logits_away_from_those_without_the_given_text():
+    class Echo(ToyModel):
+        """Token 3 where token 5 is given, else token 4, a little likelier."""
+
+        def logits(self, ids, attention_mask, wanted):
+            given = (ids == 5).any(1)[wanted.nonzero()[:, 0]].float()
+            scores = torch.zeros(len(given), 9)
+            scores[:, 3], scores[:, 4] = given, 1.2
+            return scores
+
+    model = Echo(torch.zeros(4, dtype=torch.long), vocab_size=9, mask_token_id=MASK)
+    canvas = [5, MASK, 1, MASK]
+
+    def fill(guidance):
+        how = Denoising(temperature=0.0, guidance=guidance)
+        return infill(model, [canvas], decoding=Decoding(denoising=how))[0][0]
+
+    # u + (1 + s) (c - u): token 3 has 0 + (1 + s), token 4 stays at 1.2, and six others at 0.
+    assert fill(0.1).ids == [5, 4, 1, 4]
+    assert fill(0.3).ids == [5, 3, 1, 3]
+    each = 1.3 - math.log(math.exp(1.3) + math.exp(1.2) + 6)
+    assert fill(0.3).log_likelihood == pytest.approx(2 * each, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"top_p": 0.0}, "top_p must be above 0 and at most 1, or None; got 0.0"),
+        ({"top_k": 0}, "top_k must be at least 1, or None; got 0"),
+        ({"guidance": -1.0}, "guidance must be between 0 and 10; got -1.0"),
+        ({"cache": "some"}, "cache must be one of 'auto', 'exact', 'window', 'context'; got 'some'"),
+    ],
+)
+def test_a_setting_out_of_range_is_refused(setting, message):
+    with pytest.raises(SettingsError, match=message):
+        Denoising(**setting)
 
 
 class Planted(ToyModel):
@@ -261,6 +314,14 @@ def test_batches_hold_a_bounded_number_of_tokens(monkeypatch):
     assert max(len(rows) * len(rows[0]) for rows in model.shown) <= 12
 
 
+def test_context_that_is_kept_for_each_row_counts_where_memory_is_scarce(monkeypatch):
+    rows = [[1, 2]] * 6
+    for device in ("cpu", "cuda"):
+        monkeypatch.setitem(MAX_BATCH_TOKENS, device, 12)
+    assert list(token_batches(rows, torch.device("cuda"), 4)) == [[0, 1], [2, 3], [4, 5]]
+    assert list(token_batches(rows, torch.device("cpu"), 4)) == [[0, 1, 2, 3, 4, 5]]
+
+
 def test_a_batch_that_does_not_fit_memory_is_halved():
     class Cramped(ToyModel):
         def logits(self, ids, attention_mask, wanted):
@@ -286,7 +347,7 @@ def test_a_threshold_that_is_no_probability_is_refused(threshold):
     with pytest.raises(
         SettingsError, match=f"threshold must be above 0 and at most 1, or None; got {threshold}"
     ):
-        Decoding(threshold=threshold)
+        Denoising(threshold=threshold)
 
 
 def llada_generate(model, prompt, num_tokens, block_length, num_steps, banned):

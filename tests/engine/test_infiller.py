@@ -71,7 +71,7 @@ def test_a_canvas_beyond_the_context_is_refused_with_both_counts(infiller):
 
 
 def test_the_name_tells_checkpoint_and_settings(infiller, model):
-    how = "steps=None&temperature=0.8&remasking=low_confidence&cache=window"
+    how = "temperature=0.8&guidance=0.0&remasking=low_confidence&length=fixed&cache=window"
     assert infiller.name == f"{model.name}?{how}"
     assert DiffusionInfiller(model, Denoising(steps=3)).name != infiller.name
 

@@ -9,11 +9,15 @@ import torch
 from safetensors.torch import load_file
 from transformers import LlamaForCausalLM
 
+from dspy_diffusion_infill.engine import rotation
+from dspy_diffusion_infill.engine.denoise import infill
 from dspy_diffusion_infill.engine.llada import llama_config
 from dspy_diffusion_infill.engine.model import load
+from dspy_diffusion_infill.engine.reverse import Decoding
 from dspy_diffusion_infill.errors import ModelError
+from dspy_diffusion_infill.prompts.canvas import Denoising
 from tests.engine.checkpoints import PUBLISHED, published_weights, write_checkpoint
-from tests.engine.reference import reference
+from tests.engine.reference import reference, rotate
 
 LLAMA = {
     "attn_norm": "input_layernorm",
@@ -98,6 +102,34 @@ def test_bfloat16_weights_are_computed_in_float32_on_a_cpu(tmp_path, published, 
     model = load(str(write_checkpoint(tmp_path, PUBLISHED, rounded)), device="cpu")
     assert model.network.dtype == torch.float32
     assert load(str(published), device="cpu", dtype="bfloat16").network.dtype == torch.bfloat16
+
+
+def test_positions_are_rotated_in_float32_whatever_the_precision(published, ids, monkeypatch):
+    seen = []
+    attend = rotation.sdpa_attention_forward
+    monkeypatch.setattr(
+        rotation,
+        "sdpa_attention_forward",
+        lambda module, query, key, value, *rest, **more: (
+            seen.append((query, key, value)),
+            attend(module, query, key, value, *rest, **more),
+        )[1],
+    )
+    model = load(str(published), device="cpu", dtype="bfloat16")
+    projected = []
+    hook = model.network.model.layers[0].self_attn.q_proj.register_forward_hook(
+        lambda module, args, output: projected.append(output)
+    )
+    all_logits(model, ids)
+    hook.remove()
+    query, key, value = seen[0]
+    assert query.dtype == key.dtype == value.dtype == torch.bfloat16
+    plain = projected[0].view(1, 17, 4, 8).transpose(1, 2)[0].float()
+    torch.testing.assert_close(query[0], rotate(plain, 500000.0).bfloat16(), atol=0, rtol=2**-7)
+    canvas = [*ids[:5].tolist(), *[model.mask_token_id] * 3, *ids[8:].tolist()]
+    window = Decoding(denoising=Denoising(temperature=0.0, cache="window"))
+    ((one,),) = infill(model, [canvas], decoding=window)
+    assert one.log_likelihood < 0
 
 
 def test_a_tied_head_is_the_embedding(tmp_path, ids):

@@ -1,0 +1,88 @@
+"""How many mask tokens a masked part should get: the number that the model is surest of at its first step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from statistics import linear_regression
+
+from dspy_diffusion_infill.prompts.canvas import Canvas, Masked
+
+FACTORS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
+"""Lengths that are tried, in units of the one that was asked for."""
+
+
+def with_best_lengths(
+    canvas: Canvas, confidences: Callable[[Sequence[Canvas]], Sequence[float]], room: int
+) -> Canvas:
+    """Give each masked part, from the first to the last, the length that the model is surest of.
+
+    Args:
+        canvas: As it was asked for.
+        confidences: Of each canvas, the mean log probability of the likeliest tokens at its first step.
+        room: Tokens that the canvas may grow by.
+    """
+    for part, asked in enumerate(masked_parts(canvas)):
+        lengths = [length for length in lengths_to_try(asked) if length <= asked + room]
+        found = confidences([with_length(canvas, part, length) for length in lengths])
+        best = best_length(dict(zip(lengths, found, strict=True)), asked)
+        canvas, room = with_length(canvas, part, best), room + asked - best
+    return canvas
+
+
+def lengths_to_try(num_tokens: int) -> list[int]:
+    """Numbers of mask tokens around the one that was asked for; four at least, for a line to be fitted.
+
+    Example:
+        >>> lengths_to_try(8)
+        [2, 4, 6, 8, 10, 12, 16]
+    """
+    return sorted({max(1, round(max(num_tokens, 2) * factor)) for factor in FACTORS})
+
+
+def best_length(confidence: Mapping[int, float], asked: int) -> int:
+    """The length whose confidence stands out most above what its length alone explains.
+
+    Confidence falls as there is more to guess; a straight line in the logarithm of the length, fitted to this
+    canvas, says by how much.
+
+    Source: LR-DLLM (arXiv:2602.07546), stage I. Differs: confidence is the mean log probability of the
+    likeliest tokens, not the mean negative entropy; lengths lie around the one that was asked for.
+
+    Args:
+        confidence: By length; in nats per token.
+        asked: The length to keep where fewer than three were tried, which any line fits.
+
+    Example:
+        >>> best_length({2: -1.0, 4: -2.0, 8: -2.0, 16: -4.0}, asked=4)
+        8
+    """
+    if len(confidence) < 3:
+        return asked
+    logs, values = [math.log(length) for length in confidence], list(confidence.values())
+    slope, level = linear_regression(logs, values)
+    return max(confidence, key=lambda length: confidence[length] - level - slope * math.log(length))
+
+
+def masked_parts(canvas: Canvas) -> list[int]:
+    """Mask tokens of each masked part, in reading order."""
+    parts = (part for message in canvas.messages for part in message.parts)
+    return [part.num_tokens for part in parts if isinstance(part, Masked)]
+
+
+def with_length(canvas: Canvas, part: int, num_tokens: int) -> Canvas:
+    """The canvas with another number of mask tokens in one masked part, counted in reading order."""
+    lengths = iter([*masked_parts(canvas)[:part], num_tokens, *masked_parts(canvas)[part + 1 :]])
+    return replace(
+        canvas,
+        messages=tuple(
+            replace(
+                message,
+                parts=tuple(
+                    Masked(next(lengths)) if isinstance(piece, Masked) else piece for piece in message.parts
+                ),
+            )
+            for message in canvas.messages
+        ),
+    )
