@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Literal
 
 import dspy
@@ -13,30 +14,25 @@ from dspy.utils.callback import BaseCallback
 from dspy_diffusion_infill.prompts.canvas import Denoising, Infiller
 from dspy_diffusion_infill.prompts.guards import Guard
 from dspy_diffusion_infill.prompts.locks import LockSetting, check_locks
-from dspy_diffusion_infill.prompts.program import instructions_of, with_instructions
+from dspy_diffusion_infill.prompts.program import instructions_of
 from dspy_diffusion_infill.prompts.protocols import check_masking, program_locks
 from dspy_diffusion_infill.prompts.templates import Template
 from dspy_diffusion_infill.prompts.windows import SlidingWindow
-from dspy_diffusion_infill.search.base import (
-    BaseResult,
-    check_base_arguments,
-    choose_metric,
-    metric_of,
-    run_base,
-)
+from dspy_diffusion_infill.search.base import check_base_arguments, choose_metric, metric_of, run_base
 from dspy_diffusion_infill.search.budget import Budget, Meter, Preset, resolve_budget
+from dspy_diffusion_infill.search.confirmation import confirm
 from dspy_diffusion_infill.search.estimate import Estimate, count_windows, estimate
 from dspy_diffusion_infill.search.fingerprint import fingerprint
-from dspy_diffusion_infill.search.infilling import Search
+from dspy_diffusion_infill.search.infilling import INTERRUPTED, Search
 from dspy_diffusion_infill.search.metrics import Metric
+from dspy_diffusion_infill.search.presets import PAPER
 from dspy_diffusion_infill.search.proposals import Proposer
-from dspy_diffusion_infill.search.reverting import attach_edits
 from dspy_diffusion_infill.search.review import Review
 from dspy_diffusion_infill.search.selection import Selection
 from dspy_diffusion_infill.search.session import Session
 from dspy_diffusion_infill.search.settings import check_settings, plain_settings
 from dspy_diffusion_infill.search.start import Start, find_start
-from dspy_diffusion_infill.search.task import Task, make_task
+from dspy_diffusion_infill.search.task import make_task
 from dspy_diffusion_infill.search.usage import warn_if_uncounted
 from dspy_diffusion_infill.serving.connect import connect
 
@@ -51,8 +47,8 @@ class DiffusionInfill(Teleprompter):
     what `base` made of it); text outside accepted windows is the same to the byte; the student, the base, the
     examples and the LMs are not modified.
 
-    Source: prompt infilling with a sliding window (arXiv:2604.03677). Where the paper is silent: ties keep
-    what was there, and candidates race (`Selection`).
+    Source: prompt infilling (arXiv:2604.03677). Where the paper is silent, ties keep what was there, and
+    candidates race (`Selection`); `paper` has its settings alone.
 
     Args:
         metric: Any DSPy metric, higher is better; None takes the base's.
@@ -121,6 +117,19 @@ class DiffusionInfill(Teleprompter):
         check_locks(self.lock)
         self._metric()
 
+    @classmethod
+    def paper(
+        cls,
+        metric: Callable[..., Any] | None = None,
+        *,
+        base: Teleprompter | None = None,
+        infiller: str | os.PathLike[str] | Infiller | None = None,
+        budget: Preset | Budget = "heavy",
+        seed: int = 0,
+    ) -> DiffusionInfill:
+        """The paper's settings, and nothing of ours but ties and the budget; see `search.presets.PAPER`."""
+        return cls(metric, base=base, infiller=infiller, budget=budget, seed=seed, **PAPER)
+
     # DSPy's signature ends in **kwargs, which would swallow typos
     def compile(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
@@ -157,19 +166,17 @@ class DiffusionInfill(Teleprompter):
             EvaluationError: If the program failed for a reason that says nothing about its prompt.
         """
         check_base_arguments(self.base, teacher, base_kwargs)
-        task = make_task(student, trainset, valset)
-        check_masking(self.masking, student)
-        program_locks(student, self.lock)  # refuses unknown names, before the base has spent anything
-        infiller = connect(self.infiller, self.denoising)
-        session = self._session(task)
+        session = self._session(student, trainset, valset)
+        task, infiller = session.task, connect(self.infiller, self.denoising)
         session.announce(self.base, infiller)
         settings = self.get_params() | {"base_kwargs": dict(base_kwargs or {})}
-        run = fingerprint(task, metric=session.metric, infiller=infiller, settings=settings)
-        with session.recorded(self.log_dir, run, self.callbacks, resume=resume) as session:
+        marks = fingerprint(task, metric=session.metric, infiller=infiller, settings=settings)
+        with session.recorded(self.log_dir, marks, self.callbacks, resume=resume) as session:
+            given = {"teacher": teacher, "valset": valset and task.valset, "num_threads": self.num_threads}
             found = run_base(
                 self.base,
                 task,
-                optional={"teacher": teacher, "valset": valset, "num_threads": self.num_threads},
+                optional=given,
                 required=base_kwargs or {},
                 meter=session.meter,
                 journal=session.journal,
@@ -179,27 +186,27 @@ class DiffusionInfill(Teleprompter):
             proposer = self._proposer(start, session, infiller)
             search = Search(start, proposer, session, self.masking, self.review)
             reason = search.run()
-        return self._tuned(found, search, reason)
+            confirmation = confirm(search.best, start, session, in_haste=reason == INTERRUPTED)
+        if confirmation.verdict == "refuted":
+            search.fall_back()
+        base = {"base_stopped": found.stopped, "base_error": found.error}
+        run = {"stop_reason": reason, "confirmation": asdict(confirmation), **base}
+        return search.tuned({**run, "settings": self.get_params()})
 
     def estimate(
-        self,
-        student: dspy.Module,
-        *,
-        trainset: list[dspy.Example],
-        valset: list[dspy.Example] | None = None,
+        self, student: dspy.Module, *, trainset: list[dspy.Example], valset: list[dspy.Example] | None = None
     ) -> Estimate:
         """Say what `compile` may cost, without calling an LM; the infiller is asked for its tokens alone.
 
         Takes what `compile` takes, and raises what it raises before anything is spent.
         """
-        task = make_task(student, trainset, valset)
-        budget = resolve_budget(self.budget, len(task.valset))
+        session = self._session(student, trainset, valset)
         infiller = connect(self.infiller, self.denoising)
-        locks = program_locks(task.student, self.lock)
+        locks = program_locks(student, self.lock)
         return estimate(
-            budget,
-            count_windows(instructions_of(task.student), self.masking, locks, infiller),
-            num_examples=len(task.valset),
+            session.meter.budget,
+            count_windows(instructions_of(student), self.masking, locks, infiller),
+            num_examples=len(session.task.valset),
             num_candidates=self.denoising.num_candidates,
             has_base=self.base is not None,
         )
@@ -212,11 +219,17 @@ class DiffusionInfill(Teleprompter):
     def _metric(self) -> Metric:
         return choose_metric(self.metric, self.base)
 
-    def _session(self, task: Task) -> Session:
+    def _session(
+        self, student: dspy.Module, trainset: list[dspy.Example], valset: list[dspy.Example] | None
+    ) -> Session:
+        task = make_task(student, trainset, valset).split(self.selection.holdout, self.seed)
+        check_masking(self.masking, student)
+        program_locks(student, self.lock)  # refuses unknown names, before the base has spent anything
+        budget = resolve_budget(self.budget, len(task.valset), len(task.holdout))
         return Session(
             task=task,
             metric=self._metric(),
-            meter=Meter(resolve_budget(self.budget, len(task.valset))),
+            meter=Meter(budget, reserved=2 * len(task.holdout)),
             selection=self.selection,
             num_threads=self.num_threads,
         )
@@ -232,12 +245,3 @@ class DiffusionInfill(Teleprompter):
             num_candidates=self.denoising.num_candidates,
             seed=self.seed,
         )
-
-    def _tuned(self, found: BaseResult, search: Search, reason: str) -> dspy.Module:
-        tuned = with_instructions(found.program, search.best)
-        # a frozen program is refused by other optimizers, and left out of its parent's JSON
-        tuned._compiled = False
-        base = {"base_stopped": found.stopped, "base_error": found.error}
-        vars(tuned).update(search.reports({"stop_reason": reason, **base, "settings": self.get_params()}))
-        attach_edits(tuned, search.edits)
-        return tuned

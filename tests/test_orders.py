@@ -152,3 +152,17 @@ def test_a_run_gives_the_same_on_eight_threads_and_from_its_journal(tmp_path):
 
     single = outcome(1, log_dir=tmp_path)
     assert outcome(8) == outcome(8, log_dir=tmp_path) == single
+
+
+def test_the_papers_preset_adds_nothing_of_ours(lm):
+    infiller = ScriptedInfiller("Rate the text {now} {now}")
+    optimizer = DiffusionInfill.paper(exact, infiller=infiller, seed=3)
+    text = "Cite {source} and rate the review"
+    student = dspy.Predict(dspy.Signature("review -> rating", text))
+    tuned = optimizer.compile(student, trainset=reviews(4))
+    # one pass over one window; nothing is locked, guarded, raced or kept out
+    assert [system_text(canvas) for canvas in infiller.canvases] == ["_" * 8]
+    assert len(infiller.canvases[0].context) == 2
+    assert tuned.detailed_results["metric_calls"] == 2 * 4
+    assert tuned.detailed_results["stop_reason"] == "passes: 1"
+    assert (optimizer.seed, optimizer.get_params()["denoising.cache"]) == (3, "exact")

@@ -104,6 +104,7 @@ def run():
             "instructions_after": after,
             "changes": {"self": {"start": 0, "before": "Rate", "after": "Grade"}},
             "edits": [edit()],
+            "confirmation": {"verdict": "unconfirmed", "num_examples": 0, "gain": None, "interval": None},
             "score_before": 0.25,
             "score_after": 0.75,
             "num_failures": 0,
@@ -162,6 +163,15 @@ def test_every_edit_is_shown_with_its_gain_and_the_examples_it_moved(run):
     text = " ".join(Page(html_report(run)).text.split())
     assert "better: 30 (0, 1, 2," in text
     assert "18, 19, …); worse: 0" in text
+
+
+def test_whether_the_gain_held_on_examples_kept_out_is_told(run):
+    assert "The gain is unconfirmed: it was not tried" in Page(html_report(run)).text
+    check = {"verdict": "refuted", "num_examples": 20, "gain": -0.1, "interval": [-0.3, 0.05]}
+    run["detailed_results"]["confirmation"] = check
+    told = "On 20 examples kept out of the search it was -0.1 (-0.3 to +0.05): refuted"
+    assert f"{told}, so the start is returned." in " ".join(Page(html_report(run)).text.split())
+    assert f"{told}." in markdown_summary(run)
 
 
 def test_a_winner_that_was_turned_down_is_told(run):

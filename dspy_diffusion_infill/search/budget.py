@@ -69,18 +69,25 @@ def check_budget(budget: object) -> None:
         raise SettingsError(f"budget must be {words} or a Budget; got {budget!r}.")
 
 
-def resolve_budget(budget: Preset | Budget, num_examples: int) -> Budget:
-    """Turn a preset into caps for `num_examples` validation examples.
+def resolve_budget(budget: Preset | Budget, num_examples: int, num_held_out: int = 0) -> Budget:
+    """Turn a preset into caps.
+
+    Args:
+        budget: A preset, or caps to check.
+        num_examples: Validation examples that the search uses.
+        num_held_out: Those that are kept out of it, and on which start and result are compared.
 
     Raises:
         SettingsError: If the baseline alone could not be scored.
     """
     if isinstance(budget, str):
-        return Budget(metric_calls=CALLS_PER_EXAMPLE[budget] * num_examples)
-    if budget.metric_calls is not None and budget.metric_calls < num_examples:
+        return Budget(metric_calls=CALLS_PER_EXAMPLE[budget] * (num_examples + num_held_out))
+    least = num_examples + 2 * num_held_out
+    if budget.metric_calls is not None and budget.metric_calls < least:
+        twice = f", on {num_held_out} held-out ones twice" if num_held_out else ""
         raise SettingsError(
-            f"metric_calls must be at least the number of validation examples, {num_examples}, since the "
-            f"baseline is scored on each; got {budget.metric_calls}."
+            f"metric_calls must be at least the number of validation examples, {least}, since the "
+            f"baseline is scored on each{twice}; got {budget.metric_calls}."
         )
     return budget
 
@@ -90,14 +97,22 @@ class Meter:
 
     What is granted is spent unless it is returned, so the cap on metric calls holds exactly.
 
+    Args:
+        budget: The caps.
+        reserved: Metric calls that are not granted until `release`.
+        clock: In seconds.
+
     Example:
         >>> meter = Meter(Budget(metric_calls=3))
         >>> meter.take(2), meter.take(2), meter.spent
         (2, 1, 3)
     """
 
-    def __init__(self, budget: Budget, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, budget: Budget, *, reserved: int = 0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.budget = budget
+        self._reserved = reserved
         self.spent = 0
         """Metric calls."""
         self.tokens, self.usd = 0, 0.0
@@ -113,7 +128,7 @@ class Meter:
     @property
     def spent_cap(self) -> str | None:
         """The cap that is reached, in words; None while there is budget left."""
-        if self.budget.metric_calls is not None and self.spent >= self.budget.metric_calls:
+        if self.budget.metric_calls is not None and self.spent >= self.budget.metric_calls - self._reserved:
             return f"metric_calls: {self.budget.metric_calls}"
         return self.reached()
 
@@ -147,9 +162,15 @@ class Meter:
             if self.reached(share):
                 return 0
             cap = self.budget.metric_calls
-            granted = num_calls if cap is None else max(0, min(num_calls, int(share * cap) - self.spent))
+            left = num_calls if cap is None else int(share * (cap - self._reserved)) - self.spent
+            granted = max(0, min(num_calls, left))
             self.spent += granted
             return granted
+
+    def release(self) -> None:
+        """Grant what was reserved, too."""
+        with self._lock:
+            self._reserved = 0
 
     def give_back(self, num_calls: int) -> None:
         """Return permits that were not used."""

@@ -31,7 +31,7 @@ def fingerprint(
     aspects: dict[str, object] = {
         "program": [name_of(task.student), *map(_predictor, task.student.named_predictors())],
         "trainset": [dict(example) for example in task.trainset],
-        "valset": [dict(example) for example in task.valset],
+        "valset": [dict(example) for example in task.valset + task.holdout],
         "metric": [name_of(metric.function), _source(metric.function)],
         "LM": [[lm.model, _open_parameters(lm)] for lm in lms_of(task.student)],
         "adapter": name_of(active_adapter()),

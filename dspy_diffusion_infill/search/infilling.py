@@ -8,8 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+import dspy
+
 from dspy_diffusion_infill.errors import InfillError, InfillerUnavailableError
 from dspy_diffusion_infill.prompts.candidates import Candidate, key
+from dspy_diffusion_infill.prompts.program import with_instructions
 from dspy_diffusion_infill.prompts.windows import Masking
 from dspy_diffusion_infill.search.duels import Duel, combined, compatible
 from dspy_diffusion_infill.search.edits import Edit
@@ -20,6 +23,7 @@ from dspy_diffusion_infill.search.results import (
     changes,
     trial_logs,
 )
+from dspy_diffusion_infill.search.reverting import attach_edits
 from dspy_diffusion_infill.search.review import Review, Reviewer
 from dspy_diffusion_infill.search.selection import TOLERANCE, select
 from dspy_diffusion_infill.search.session import Session
@@ -29,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 PATIENCE = 2
 """Passes without any gain, one after the other, that end a search."""
+INTERRUPTED = "interrupted"
+"""Why a search ended that the user ended."""
 
 
 class Search:
@@ -46,6 +52,7 @@ class Search:
         self, start: Start, proposer: Proposer, session: Session, masking: Masking, review: Review
     ) -> None:
         self.best = self._start = start.instructions
+        self._program = start.program
         self.edits: list[Edit] = []
         """The accepted windows that led from the start to the best."""
         self._trials, self._refused = list[Trial](), set[object]()
@@ -69,7 +76,7 @@ class Search:
             return self._search()
         except KeyboardInterrupt:
             logger.warning("Interrupted; the best so far is returned.")
-            return "interrupted"
+            return INTERRUPTED
         except InfillerUnavailableError as error:
             return self._cut_short(error)
         except InfillError as error:
@@ -78,12 +85,25 @@ class Search:
             )
             raise
 
-    def reports(self, run: Mapping[str, Any]) -> dict[str, Any]:
-        """What was tried and what came of it, as plain data, under the names that DSPy's optimizers use.
+    def fall_back(self) -> None:
+        """Return to the start."""
+        self.best, self.edits = self._start, []
+
+    def tuned(self, run: Mapping[str, Any]) -> dspy.Module:
+        """The program with the best instructions; it carries its edits, and what was tried as plain data.
 
         Args:
             run: What else is known of the run, for `detailed_results`.
         """
+        program = with_instructions(self._program, self.best)
+        # a frozen program is refused by other optimizers, and left out of its parent's JSON
+        program._compiled = False
+        vars(program).update(self._reports(run))
+        attach_edits(program, self.edits)
+        return program
+
+    def _reports(self, run: Mapping[str, Any]) -> dict[str, Any]:
+        """Under the names that DSPy's optimizers use."""
         board, tried = self._board, self._tried.values()
         scored = [(candidate, mean) for candidate in tried if (mean := board.mean(candidate)) is not None]
         summary = {

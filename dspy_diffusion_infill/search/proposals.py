@@ -78,7 +78,8 @@ class Proposer:
         task, shots = session.task, session.selection.shots
         self._conditioning = Conditioning(start.program, task.trainset, start.calls, shots=shots, seed=seed)
         self._locks, self._guard = program_locks(start.program, lock), guard
-        examples = [str(value) for example in task.trainset + task.valset for value in example.values()]
+        given = task.trainset + task.valset + task.holdout
+        examples = [str(value) for example in given for value in example.values()]
         self._grams = word_grams(examples, guard.copied_words) if guard else set()
         self._num_candidates, self._seed = num_candidates, seed
         self._visits: Counter[str] = Counter()

@@ -40,7 +40,14 @@ class Selection:
     max_unscored: float = 0.2
     """Largest share of the validation examples that may go unscored before the run stops."""
 
+    holdout: float | Literal["auto"] = "auto"
+    """Share of the validation examples kept out of the search, and of the base and the canvases if these
+    use the same ones. If the result gains nothing there, the start is returned; `detailed_results` has the
+    paired interval. "auto": a quarter from 80 examples on, else none, and the result is unconfirmed."""
+
     def __post_init__(self) -> None:
+        if self.holdout != "auto" and (isinstance(self.holdout, str) or not 0 <= self.holdout < 1):
+            raise SettingsError(f"holdout must be 'auto', or at least 0 and below 1; got {self.holdout!r}.")
         if self.rule not in ("race", "full"):
             raise SettingsError(f"rule must be 'race' or 'full'; got {self.rule!r}.")
         if self.shots < 0:

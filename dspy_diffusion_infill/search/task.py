@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import dspy
 
 from dspy_diffusion_infill.errors import SettingsError
+
+AUTO_SHARE, AUTO_FROM = 0.25, 80
+"""With fewer examples, an interval on a quarter of them says next to nothing, and the search misses them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +26,25 @@ class Task:
     """Selects the best."""
     selects_on_trainset: bool
     """Whether the two are the same."""
+    holdout: list[dspy.Example] = field(default_factory=list)
+    """Kept out of the search, to confirm its result on."""
+
+    def split(self, share: float | Literal["auto"], seed: int) -> Task:
+        """Keep some of the validation examples out, drawn at random.
+
+        Args:
+            share: How many of them. "auto": a quarter if there are at least `AUTO_FROM`, else none.
+            seed: Of the draw.
+        """
+        total = len(self.valset)
+        if share == "auto":
+            share = AUTO_SHARE if total >= AUTO_FROM else 0
+        out = set(random.Random(f"{seed}/holdout").sample(range(total), int(share * total)))
+        if not out:
+            return self
+        kept = [example for n, example in enumerate(self.valset) if n not in out]
+        trainset = kept if self.selects_on_trainset else self.trainset
+        return replace(self, trainset=trainset, valset=kept, holdout=[self.valset[n] for n in sorted(out)])
 
 
 def make_task(

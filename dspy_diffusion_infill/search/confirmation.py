@@ -1,0 +1,71 @@
+"""Whether what a search found holds on examples that it never saw."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from dataclasses import dataclass
+from typing import Literal
+
+from dspy_diffusion_infill.prompts.candidates import Candidate
+from dspy_diffusion_infill.search.intervals import Interval, paired_interval
+from dspy_diffusion_infill.search.selection import TOLERANCE
+from dspy_diffusion_infill.search.session import Session
+from dspy_diffusion_infill.search.start import Start
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """What the examples that were kept out of a search say of its result."""
+
+    verdict: Literal["confirmed", "unconfirmed", "refuted"]
+    """`confirmed`: the whole interval of the gain is above 0. `refuted`: there is no gain, and the start is
+    returned. `unconfirmed`: neither, or not tried."""
+    num_examples: int = 0
+    """On which both were scored."""
+    gain: float | None = None
+    """Mean of the paired differences between the scores of the result and of the start."""
+    interval: Interval | None = None
+    """Of the gain, at 95 %."""
+
+    def __str__(self) -> str:
+        if self.gain is None or self.interval is None:
+            return f"{self.verdict}: not tried on examples kept out of the search"
+        gain = f"{self.gain:+.4g} ({self.interval[0]:+.4g} to {self.interval[1]:+.4g})"
+        return f"{self.verdict}: {gain} on {self.num_examples} examples kept out of the search"
+
+
+def confirm(best: Candidate, start: Start, session: Session, *, in_haste: bool) -> Confirmation:
+    """Score start and result on the examples that were kept out of the search, with the calls kept for it.
+
+    Where there are none, or Ctrl-C, an outage or a cap leaves some out, the result stays unconfirmed.
+
+    Args:
+        best: The result.
+        start: Where the search began.
+        session: The examples, and what is left to spend.
+        in_haste: Whether the user has ended the run already; nothing is scored then.
+    """
+    session.meter.release()
+    if not session.task.holdout or best == start.instructions or in_haste:
+        return Confirmation("unconfirmed")
+    board = session.evaluator(start.program, session.task.holdout, "holdout")
+    pair = (start.instructions, best)
+    with contextlib.suppress(KeyboardInterrupt):
+        board.run([(candidate, example) for candidate in pair for example in board.examples])
+    if any(board.mean(candidate) is None for candidate in pair):
+        return Confirmation("unconfirmed")
+    before, after = map(board.scores, pair)
+    found = _judge([after[example] - before[example] for example in board.examples])
+    logger.info("The result is %s.", found)
+    return found
+
+
+def _judge(differences: list[float]) -> Confirmation:
+    gain, interval = sum(differences) / len(differences), paired_interval(differences)
+    if gain <= TOLERANCE:
+        return Confirmation("refuted", len(differences), gain, interval)
+    verdict = "confirmed" if interval[0] > 0 else "unconfirmed"
+    return Confirmation(verdict, len(differences), gain, interval)

@@ -1,0 +1,152 @@
+"""Confirmation: examples kept out of the search decide whether its result stays."""
+
+import re
+
+import dspy
+import pytest
+
+from dspy_diffusion_infill import Budget, CompactAdapter, Denoising, DiffusionInfill, Selection
+from dspy_diffusion_infill.errors import SettingsError
+from dspy_diffusion_infill.prompts.program import instructions_of
+from dspy_diffusion_infill.search.task import make_task
+from tests.doubles import ScriptedInfiller, exact, reviews, rule_lm
+from tests.test_optimizer import Wasteful
+
+HALF = Selection(holdout=0.5)
+
+
+def student(text="Rate the text."):
+    return dspy.Predict(dspy.Signature("review -> rating", text))
+
+
+def split(share=0.5, seed=0, count=16, valset=None):
+    return make_task(student(), reviews(count), valset).split(share, seed)
+
+
+def numbers(examples):
+    return {int(example.review) for example in examples}
+
+
+def run(able, metric=exact, infiller=None, **settings):
+    """Compile with a task LM that, told to be warm, can answer the numbers in `able`."""
+
+    def answer(system, user):
+        number = int(re.findall(r"\d+", user)[-1])
+        return f"y{number}" if "warm" in system and number in able else "no"
+
+    defaults = {"selection": HALF, "denoising": Denoising(num_candidates=1), "num_threads": 2}
+    infiller = infiller or ScriptedInfiller("Be warm")
+    settings = {**defaults, "budget": "medium", "infiller": infiller, **settings}
+    optimizer = DiffusionInfill(metric, **settings)
+    with dspy.context(lm=rule_lm(answer), adapter=CompactAdapter()):
+        return optimizer.compile(student(), trainset=reviews())
+
+
+KEPT, HELD = numbers(split().valset), numbers(split().holdout)
+
+
+def test_a_seeded_half_is_kept_out_in_order():
+    task = split()
+    assert (len(KEPT), KEPT | HELD) == (8, set(range(16)))
+    assert task.trainset is task.valset
+    assert [example.review for example in task.holdout] == [str(n) for n in sorted(HELD)]
+    assert numbers(split(seed=1).holdout) != HELD
+    apart = split(valset=reviews(8))
+    assert (len(apart.trainset), len(apart.valset), len(apart.holdout)) == (16, 4, 4)
+
+
+def test_only_a_large_set_gives_examples_up_by_itself():
+    assert len(split("auto", count=79).holdout) == 0
+    assert len(split("auto", count=80).holdout) == 20
+    assert split(0, count=80).holdout == []
+
+
+def test_a_gain_that_holds_is_confirmed():
+    tuned = run(KEPT | HELD)
+    results = tuned.detailed_results
+    assert results["confirmation"] == {
+        "verdict": "confirmed",
+        "num_examples": 8,
+        "gain": 1.0,
+        "interval": (1.0, 1.0),
+    }
+    # the start and one candidate on 8 examples, and both on the 8 others
+    assert results["metric_calls"] == 4 * 8
+
+
+def test_a_gain_that_does_not_hold_is_taken_back():
+    tuned = run(KEPT)
+    results = tuned.detailed_results
+    assert results["confirmation"]["verdict"] == "refuted"
+    assert instructions_of(tuned) == results["instructions_after"] == {"self": "Rate the text."}
+    assert (tuned.edits, results["edits"], results["score_after"]) == ([], [], 0.0)
+
+
+def test_a_gain_that_may_be_chance_stays_unconfirmed():
+    tuned = run(KEPT | {min(HELD)})
+    confirmation = tuned.detailed_results["confirmation"]
+    assert (confirmation["verdict"], confirmation["gain"], confirmation["interval"][0]) == (
+        "unconfirmed",
+        1 / 8,
+        0,
+    )
+    assert instructions_of(tuned) == {"self": "Be warm"}
+
+
+def test_without_examples_to_spare_nothing_is_confirmed():
+    tuned = run(KEPT | HELD, selection=Selection())
+    confirmation = tuned.detailed_results["confirmation"]
+    assert (confirmation["verdict"], confirmation["num_examples"]) == ("unconfirmed", 0)
+    assert instructions_of(tuned) == {"self": "Be warm"}
+
+
+def test_neither_the_canvases_nor_the_base_nor_the_search_see_what_is_kept_out():
+    seen, infiller = [], ScriptedInfiller("x")
+    metric = lambda e, p, trace=None: seen.append(int(e.review)) or exact(e, p)  # noqa: E731
+    base = Wasteful(metric, "Judge.")
+    run(set(), metric=metric, infiller=infiller, base=base)
+    shown = {int(turn.parts[0]) for canvas in infiller.canvases for turn in canvas.context[::2]}
+    assert shown == set(seen) == KEPT
+
+
+@pytest.mark.parametrize("cap", [24, 25, 31, 32, 40])
+def test_the_calls_that_confirm_are_kept_from_the_search(cap):
+    calls = []
+    metric = lambda e, p: calls.append(1) or exact(e, p)  # noqa: E731
+    tuned = run(KEPT | HELD, metric=metric, budget=Budget(metric_calls=cap))
+    results = tuned.detailed_results
+    assert len(calls) == results["metric_calls"] <= cap
+    assert results["confirmation"]["verdict"] == ("confirmed" if cap >= 32 else "unconfirmed")
+
+
+def test_a_cap_that_cannot_confirm_is_refused():
+    with pytest.raises(SettingsError, match=r"examples, 24, .*on 8 held-out ones twice; got 23"):
+        run(set(), budget=Budget(metric_calls=23))
+
+
+@pytest.mark.parametrize(("calls", "verdict"), [(10, "unconfirmed"), (20, "unconfirmed"), (99, "confirmed")])
+def test_ctrl_c_in_the_search_or_the_confirmation_returns_the_best_so_far(calls, verdict):
+    left = [calls]
+
+    def metric(example, prediction):
+        left[0] -= 1
+        if left[0] < 0:
+            left[0] = 99
+            raise KeyboardInterrupt
+        return exact(example, prediction)
+
+    tuned = run(KEPT | HELD, metric=metric, num_threads=1)
+    assert tuned.detailed_results["confirmation"]["verdict"] == verdict
+    assert instructions_of(tuned) == {"self": "Rate the text." if calls == 10 else "Be warm"}
+
+
+def test_a_confirmed_run_gives_the_same_from_its_journal(tmp_path):
+    first, again = (run(KEPT | HELD, log_dir=tmp_path) for _ in range(2))
+    assert again.detailed_results["confirmation"] == first.detailed_results["confirmation"]
+    assert again.detailed_results["metric_calls"] == first.detailed_results["metric_calls"]
+
+
+@pytest.mark.parametrize("share", [1.0, -0.1, "most"])
+def test_a_share_out_of_range_is_refused(share):
+    with pytest.raises(SettingsError, match="holdout must be 'auto', or at least 0 and below 1; got"):
+        Selection(holdout=share)
