@@ -2,8 +2,6 @@
 
 import copy
 import json
-import random
-import statistics
 
 import dspy
 import pytest
@@ -14,7 +12,6 @@ from dspy_diffusion_infill import Budget, CompactAdapter, Denoising, DiffusionIn
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.prompts.program import instructions_of
 from dspy_diffusion_infill.search.edits import before_edits, revert_edit
-from dspy_diffusion_infill.search.intervals import paired_interval
 from dspy_diffusion_infill.search.review import ask
 from tests.doubles import exact, obey, reviews, rule_lm
 from tests.test_orders import INDEPENDENT, Placed, run
@@ -126,15 +123,6 @@ def test_reverting_gives_what_the_other_edits_alone_would_have_given(original, d
     texts, others = revert_edit({"self": " ".join(now)}, edits, number)
     assert texts == {"self": " ".join(expected)}
     assert before_edits(texts, others) == {"self": " ".join(original)}
-
-
-def test_an_interval_is_that_of_the_mean():
-    draw = random.Random(1)
-    differences = [draw.choice([-1.0, 0.0, 0.0, 1.0, 1.0]) for _ in range(400)]
-    mean = statistics.fmean(differences)
-    margin = 1.96 * statistics.stdev(differences) / 20
-    assert paired_interval(differences) == pytest.approx((mean - margin, mean + margin), abs=0.015)
-    assert paired_interval([-0.25]) == (-0.25, -0.25)
 
 
 def test_a_program_with_edits_of_its_own_keeps_them(caplog):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dspy_diffusion_infill.prompts.candidates import Candidate
-from dspy_diffusion_infill.search.intervals import Interval, paired_interval
+from dspy_diffusion_infill.search.gains import Interval
 from dspy_diffusion_infill.search.selection import TOLERANCE
 from dspy_diffusion_infill.search.session import Session
 from dspy_diffusion_infill.search.start import Start
@@ -26,7 +26,7 @@ class Confirmation:
     num_examples: int = 0
     """On which both were scored."""
     gain: float | None = None
-    """Mean of the paired differences between the scores of the result and of the start."""
+    """Of the result's score over the start's."""
     interval: Interval | None = None
     """Of the gain, at 95 %."""
 
@@ -57,15 +57,8 @@ def confirm(best: Candidate, start: Start, session: Session, *, in_haste: bool) 
         board.run([(candidate, example) for candidate in pair for example in board.examples])
     if any(board.mean(candidate) is None for candidate in pair):
         return Confirmation("unconfirmed")
-    before, after = map(board.scores, pair)
-    found = _judge([after[example] - before[example] for example in board.examples])
+    gain = board.gain(*pair)
+    verdict = "refuted" if gain.size <= TOLERANCE else "confirmed" if gain.interval[0] > 0 else "unconfirmed"
+    found = Confirmation(verdict, len(board.examples), gain.size, gain.interval)
     logger.info("The result is %s.", found)
     return found
-
-
-def _judge(differences: list[float]) -> Confirmation:
-    gain, interval = sum(differences) / len(differences), paired_interval(differences)
-    if gain <= TOLERANCE:
-        return Confirmation("refuted", len(differences), gain, interval)
-    verdict = "confirmed" if interval[0] > 0 else "unconfirmed"
-    return Confirmation(verdict, len(differences), gain, interval)

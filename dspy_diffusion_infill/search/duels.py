@@ -51,7 +51,7 @@ class Duel:
             metric_calls=self.metric_calls,
             pass_number=pass_number,
         )
-        return unmeasured.measured(board.scores(self.base), board.scores(self.winner))
+        return unmeasured.measured(board.gain(self.base, self.winner))
 
     def trial(self, pass_number: int, board: Evaluator, *, accepted: bool, score: float, spent: int) -> Trial:
         """The duel for the logs.
@@ -82,9 +82,8 @@ class Duel:
         )
 
     def _tried(self, candidate: Candidate, board: Evaluator) -> Tried:
-        num_scored = board.num_scored(candidate)
-        score = board.total(candidate) / num_scored if num_scored else None
-        return Tried(self.filling(candidate)[:MAX_CHARS], score, num_scored)
+        text, score = self.filling(candidate)[:MAX_CHARS], board.mean(candidate, partly=True)
+        return Tried(text, score, board.num_scored(candidate))
 
 
 def compatible(duels: Iterable[Duel]) -> list[Duel]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.prompts.candidates import Candidate
-from dspy_diffusion_infill.search.intervals import Interval, paired_interval
+from dspy_diffusion_infill.search.gains import Gain, Interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Edit:
     before: str
     after: str
     gain: float
-    """Mean of the paired differences between the scores after and before."""
+    """Of the score on all examples: the mean of the paired differences, unless there is a `set_metric`."""
     interval: Interval
     """Of the gain, at 95 %. On the examples that the edit was selected on both are on the high side."""
     moved: tuple[tuple[int, float], ...]
@@ -34,12 +34,9 @@ class Edit:
     """Spent on the window, its losing candidates included."""
     pass_number: int
 
-    def measured(self, before: Mapping[int, float], after: Mapping[int, float]) -> Edit:
-        """The edit with gain, interval and moved examples from scores by example, without it and with it."""
-        differences = {n: after[n] - before[n] for n in before if n in after}
-        moved = tuple(sorted((n, change) for n, change in differences.items() if change))
-        gain = sum(differences.values()) / len(differences)
-        return replace(self, gain=gain, interval=paired_interval(list(differences.values())), moved=moved)
+    def measured(self, gain: Gain) -> Edit:
+        """The edit with gain, interval and moved examples as they were found."""
+        return replace(self, gain=gain.size, interval=gain.interval, moved=gain.moved)
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> Edit:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 import dspy
@@ -13,10 +14,12 @@ from dspy_diffusion_infill.prompts.candidates import Candidate, key
 from dspy_diffusion_infill.prompts.program import with_instructions
 from dspy_diffusion_infill.search.budget import Meter
 from dspy_diffusion_infill.search.fingerprint import digest
+from dspy_diffusion_infill.search.gains import Gain, paired_gain
 from dspy_diffusion_infill.search.harvest import snapshot
 from dspy_diffusion_infill.search.journal import Journal
-from dspy_diffusion_infill.search.metrics import Metric
+from dspy_diffusion_infill.search.metrics import Metric, score_set
 from dspy_diffusion_infill.search.running import Run, Runner
+from dspy_diffusion_infill.search.selection import SetMetric
 
 Prompt = tuple[tuple[str, str], ...]
 Place = tuple[Prompt, int]
@@ -39,6 +42,7 @@ class Evaluator:
         meter: Grants a permit for each run.
         num_threads: Runs at a time. Scores, order and spend do not depend on it.
         max_unscored: Largest share of the examples that may go unscored.
+        set_metric: Makes one score of those of all examples; None takes their mean.
         journal: Gets every run, and gives those of an earlier process; they count as spent.
     """
 
@@ -52,10 +56,12 @@ class Evaluator:
         meter: Meter,
         num_threads: int,
         max_unscored: float,
+        set_metric: SetMetric | None = None,
         journal: Journal | None = None,
     ) -> None:
         self._program, self._role, self._num_examples = program, role, len(examples)
         self._meter, self._max_unscored = meter, max_unscored
+        self._examples, self._set_metric = examples, set_metric
         self._runner = Runner(metric, examples, role=role, meter=meter, num_threads=num_threads)
         self._journal, self._demos = journal, snapshot(program, {}).demos
         self._order = list(range(len(examples)))
@@ -118,13 +124,31 @@ class Evaluator:
         return len(self.runs(candidate))
 
     def total(self, candidate: Candidate) -> float:
-        """Sum of the candidate's scores on the examples that count, as far as it was run."""
-        return math.fsum(self.scores(candidate).values())
+        """The candidate's score times the examples that count; without a set metric, the sum of its scores.
 
-    def mean(self, candidate: Candidate) -> float | None:
-        """Average score; None if not run on every example that counts."""
-        runs = self.runs(candidate)
-        return self.total(candidate) / len(runs) if runs and len(runs) == len(self.examples) else None
+        That is known as far as the candidate was run; a set metric's, when it was run on all: 0 until then.
+        """
+        scores = self.scores(candidate)
+        if self._set_metric is None:
+            return math.fsum(scores.values())
+        whole = len(scores) == len(self.examples)
+        return self._score_set(list(scores), list(scores.values())) * len(scores) if whole else 0.0
+
+    def mean(self, candidate: Candidate, *, partly: bool = False) -> float | None:
+        """The candidate's score; None if not run on every example that counts.
+
+        Args:
+            candidate: What was run.
+            partly: Whether the mean of a few scores will do.
+        """
+        num_scored = self.num_scored(candidate)
+        partly = partly and self._set_metric is None
+        whole = partly or num_scored == len(self.examples)
+        return self.total(candidate) / num_scored if num_scored and whole else None
+
+    def gain(self, before: Candidate, after: Candidate) -> Gain:
+        """How much better one candidate is than another, on the examples that both were run on."""
+        return paired_gain(self.scores(before), self.scores(after), self._score_drawn)
 
     def num_failed(self, candidate: Candidate) -> int:
         """How many of the candidate's runs failed by its own fault."""
@@ -142,11 +166,14 @@ class Evaluator:
     def good_calls(self, candidate: Candidate) -> dict[str, list[dict[str, Any]]]:
         """What each predictor was given and gave back in runs that scored well, by predictor.
 
-        A run did well if it scored at least the candidate's mean, and more than the lowest score there is.
+        A run did well if it scored at least the candidate's mean, and more than the lowest score there is;
+        with a set metric, if it did not fail.
         """
-        runs = self.runs(candidate).values()
-        mean = self.total(candidate) / len(runs) if runs else 0.0
-        good = [run for run in runs if self._score(run) >= mean and self._score(run) > self._lowest]
+        scores = self.scores(candidate)
+        runs = [run for run in self.runs(candidate).values() if run.score is not None]
+        bar = fmean(scores.values()) if scores else 0.0
+        by_score = self._set_metric is None
+        good = [run for run in runs if not by_score or bar <= self._score(run) > self._lowest]
         calls: dict[str, list[dict[str, Any]]] = {}
         for step in (step for run in good for step in run.trace or ()):
             calls.setdefault(step.predictor, []).append({**step.inputs, **step.outputs})
@@ -177,6 +204,18 @@ class Evaluator:
     def _journal_place(self, place: Place) -> tuple[str | int, ...]:
         prompt, example = place
         return (self._role, digest([prompt, self._demos]), example)
+
+    def _score_set(self, examples: Sequence[int], scores: Sequence[float]) -> float:
+        if self._set_metric is None:
+            return fmean(scores)
+        return score_set(self._set_metric, [self._examples[n] for n in examples], scores)
+
+    def _score_drawn(self, examples: Sequence[int], scores: Sequence[float]) -> float:
+        """The same for examples drawn at random, of which a set metric may make no number."""
+        try:
+            return self._score_set(examples, scores)
+        except MetricError:
+            return math.nan
 
     def _score(self, run: Run) -> float:
         return self._lowest if run.score is None else run.score

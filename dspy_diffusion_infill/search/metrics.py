@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import math
 import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +78,23 @@ class Metric:
         return Verdict(_number(value, where), None if feedback is None else str(feedback))
 
 
+def score_set(function: Callable[..., Any], examples: Sequence[Any], scores: Sequence[float]) -> float:
+    """Make one score of those of all examples.
+
+    Raises:
+        MetricError: If the function raised, or returned what is not a finite number.
+
+    Example:
+        >>> score_set(lambda examples, scores: max(scores), ["a", "b"], [0.5, 1])
+        1.0
+    """
+    try:
+        value = function(list(examples), list(scores))
+    except Exception as error:
+        raise MetricError(f"set_metric raised {type(error).__name__}: {error}") from error
+    return _number(value, f"{len(scores)} examples; it may say 0 where it has no answer", name="set_metric")
+
+
 def name_of(function: object) -> str:
     """A short name for a function, a partial, or an object."""
     return getattr(function, "__qualname__", None) or type(function).__qualname__
@@ -100,12 +117,12 @@ def _num_required(function: MetricFunction) -> int:
     return max(2, sum(p.default is p.empty for p in positional))
 
 
-def _number(value: Any, where: str) -> float:
+def _number(value: Any, where: str, *, name: str = "metric") -> float:
     score: Any = value if _field(value, "score") is None else value.score
     number = score.item() if getattr(score, "ndim", None) == 0 else score  # numpy's and torch's scalars
     if not isinstance(number, numbers.Real) or not math.isfinite(number):
         raise MetricError(
-            "metric must return a finite number, a bool, or a Prediction with a score; "
+            f"{name} must return a finite number, a bool, or a Prediction with a score; "
             f"got {value!r} on {where}."
         )
     return float(number)

@@ -92,7 +92,7 @@ class _Pruning:
             self._decide(number, without, others)
 
     def _decide(self, number: int, without: Candidate, others: list[Edit]) -> None:
-        tested = self.kept[number].measured(self._board.scores(without), self._board.scores(self.texts))
+        tested = self.kept[number].measured(self._board.gain(without, self.texts))
         matters = tested.gain > TOLERANCE
         logger.info("Edit %d %s: gain %.4g.", number, "stays" if matters else "goes", tested.gain)
         if matters:

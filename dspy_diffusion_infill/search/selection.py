@@ -5,12 +5,15 @@ Pure: no dspy, no torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.prompts.candidates import Candidate
+
+SetMetric = Callable[[list[Any], list[float]], float]
+"""(examples, what the metric returned for each) -> one score for them all, higher is better."""
 
 BLOCK = 4
 """Examples between two looks at a race; small, so that hopeless candidates stop early."""
@@ -40,12 +43,18 @@ class Selection:
     max_unscored: float = 0.2
     """Largest share of the validation examples that may go unscored before the run stops."""
 
+    set_metric: SetMetric | None = None
+    """Makes the score of a candidate from (examples, what `metric` returned for each), e.g. a judge's rank
+    correlation with people. It is known only when all are scored: the rule is `full` then. A run that failed
+    counts as the lowest value that `metric` returned for any. None: the mean."""
     holdout: float | Literal["auto"] = "auto"
     """Share of the validation examples kept out of the search, and of the base and the canvases if these
     use the same ones. If the result gains nothing there, the start is returned; `detailed_results` has the
     paired interval. "auto": a quarter from 80 examples on, else none, and the result is unconfirmed."""
 
     def __post_init__(self) -> None:
+        if self.set_metric is not None and not callable(self.set_metric):
+            raise SettingsError(f"set_metric must be callable, or None; got {self.set_metric!r}.")
         if self.holdout != "auto" and (isinstance(self.holdout, str) or not 0 <= self.holdout < 1):
             raise SettingsError(f"holdout must be 'auto', or at least 0 and below 1; got {self.holdout!r}.")
         if self.rule not in ("race", "full"):
@@ -54,6 +63,11 @@ class Selection:
             raise SettingsError(f"shots must be at least 0; got {self.shots}.")
         if not 0 <= self.max_unscored < 1:
             raise SettingsError(f"max_unscored must be at least 0 and below 1; got {self.max_unscored}.")
+
+    @property
+    def races(self) -> bool:
+        """Whether a candidate may be dropped before it is scored in full."""
+        return self.rule == "race" and self.set_metric is None
 
 
 class Board(Protocol):
@@ -73,7 +87,7 @@ class Board(Protocol):
         ...
 
     def total(self, candidate: Candidate) -> float:
-        """Sum of the candidate's scores on the examples that count, as far as it has any."""
+        """The candidate's score times the examples that count, as far as it has scores on them."""
         ...
 
     def num_failed(self, candidate: Candidate) -> int:
@@ -114,7 +128,7 @@ class _Race:
         num_examples = len(self.board.examples)
         if not self._advance(self._hopeful(), BLOCK):
             return
-        if self.selection.rule == "race":
+        if self.selection.races:
             self.broken = {n for n in self._hopeful() if self.board.num_failed(self.field[n]) >= MAX_FAILURES}
         promising = max(self._hopeful(), key=self._total, default=None)
         if promising is None or not self._advance([promising], num_examples):
@@ -151,7 +165,7 @@ class _Race:
         return [n for n in runners if (left := self._left(n)) and could_lead(n, left)]
 
     def _max_score(self) -> float:
-        bounded = self.selection.rule == "race" and self.board.highest() <= self.selection.max_score
+        bounded = self.selection.races and self.board.highest() <= self.selection.max_score
         return self.selection.max_score if bounded else float("inf")
 
     def _left(self, n: int) -> int:

@@ -47,6 +47,8 @@ class Session:
         budget = self.meter.budget
         share = f", at most {budget.base_share:.0%} of it by {type(base).__name__}" if base else ""
         logger.info("This run may spend %s%s.", budget.describe(), share)
+        if self.selection.set_metric is not None:
+            logger.info("Every candidate is scored on every example, since set_metric needs them all.")
         logger.info("It selects on %d examples, with fillings of %s.", len(self.task.valset), infiller.name)
 
     @contextlib.contextmanager
@@ -86,5 +88,6 @@ class Session:
             meter=self.meter,
             num_threads=self.num_threads or dspy.settings.num_threads,
             max_unscored=self.selection.max_unscored,
+            set_metric=self.selection.set_metric,
             journal=self.journal,
         )
