@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from benchmarks.cache_nll import measure_likelihood
 from benchmarks.infilling import FAST, canvases, filled
@@ -95,7 +95,7 @@ def speed_canvases(vocabulary: Vocabulary, num_windows: int) -> list[Canvas]:
 
 
 @torch.inference_mode()
-def published_loop(network: LlamaForCausalLM, ids: Sequence[int], mask_id: int, banned: Tensor) -> list[int]:
+def published_loop(network: PreTrainedModel, ids: Sequence[int], mask_id: int, banned: Tensor) -> list[int]:
     """`generate` of LLaDA (arXiv:2502.09992), low-confidence remasking at temperature 0, one commit a step.
 
     Differs: masks lie inside the prompt, as one block; ids that stand for no text are not predicted; softmax
