@@ -40,6 +40,10 @@ WORDS = r"\s*[\r\n]+| ?\p{N}{1,3}(?:\.\p{N}{1,2})?| ?\p{L}+(?:'\p{L}+)?| ?[^\s\p
 """Pieces that no token crosses. A decimal is one piece: a scale of 1.0 costs what a scale of 1 does."""
 
 
+LABEL_COPIES = 20
+"""Of every label, in each instruction's text for the tokenizer: enough to make it one token. The number of masks
+would otherwise tell the answers of one scheme apart, and nothing would be read."""
+
 READING: dict[str, Any] = {"shots": (1,), "objectives": ("answer",), "padding": 0}
 FS_MIX: tuple[Objective, ...] = ("fs", "fs", "fs", "ro", "answer")
 RO_MIX: tuple[Objective, ...] = ("fs", "fs", "ro", "ro", "answer")
@@ -58,11 +62,11 @@ class Recipe:
     seed: int = 0
     stages: tuple[Stage, ...] = (
         Stage(name="one", num_updates=220, learning_rate=1.5e-3, num_schemes=1, **READING),
-        Stage(name="ten", num_updates=300, learning_rate=1.5e-3, num_schemes=10, **READING),
-        Stage(name="forty", num_updates=500, learning_rate=1.5e-3, num_schemes=40, **READING),
-        Stage(name="all", num_updates=4000, learning_rate=1.5e-3, real_share=0.05, **READING),
-        Stage(name="fs", num_updates=3600, learning_rate=1.2e-3, objectives=FS_MIX, real_share=0.05),
-        Stage(name="ro", num_updates=600, learning_rate=6e-4, objectives=RO_MIX, real_share=0.1),
+        Stage(name="ten", num_updates=400, learning_rate=1.5e-3, num_schemes=10, **READING),
+        Stage(name="forty", num_updates=600, learning_rate=1.5e-3, num_schemes=40, **READING),
+        Stage(name="all", num_updates=3600, learning_rate=1.5e-3, **READING),
+        Stage(name="fs", num_updates=2800, learning_rate=1.2e-3, objectives=FS_MIX, real_share=0.05),
+        Stage(name="ro", num_updates=500, learning_rate=6e-4, objectives=RO_MIX, real_share=0.1),
     )
 
 
@@ -167,7 +171,8 @@ def _corpus(real: RealReviews, seed: int) -> Iterator[str]:
     yield from (text for texts in real.by_grade.values() for text in texts)
     for instruction in training_instructions():
         for label in instruction.scheme.labels:
-            yield from (instruction.text, label, f" {label}", CHAT.header_text, "system", "user", "assistant")
+            yield from (instruction.text, CHAT.header_text, "system", "user", "assistant")
+            yield from LABEL_COPIES * (label, f" {label}")
 
 
 def _save(model: LlamaForCausalLM, tokenizer: Tokenizer, vocabulary: Vocabulary, output: Path) -> None:

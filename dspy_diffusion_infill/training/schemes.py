@@ -1,8 +1,9 @@
 """Rating schemes and the instructions that state them.
 
 A scheme is a list of labels from worst to best; its mirror image is another scheme of the same scale. An
-instruction states a scheme in one of several wordings. A fifth of the schemes, and a fifth of the remaining
-(wording, scheme) pairs, are held out of every training text; a hash chooses them, before any training.
+instruction states a scheme in one of several wordings. A twentieth of the schemes, and a fifth of the remaining
+(wording, scheme) pairs, are held out of every training text; a hash chooses them, before any training. Were it
+more schemes, their mirror images would teach that each scale has one direction.
 Pure: no dspy, no torch.
 """
 
@@ -48,7 +49,7 @@ class Scheme:
     @property
     def held_out(self) -> bool:
         """Whether no training text states or uses this scheme. Its mirror image is then in training."""
-        bucket = _bucket("scheme", *sorted(self.labels))
+        bucket = _bucket("scheme", *sorted(self.labels), of=20)
         return bucket == (0 if self.labels[0] < self.labels[-1] else 1)
 
     @property
@@ -157,10 +158,10 @@ ORACLE = WORDINGS[0]
 def training_instructions(num_schemes: int | None = None) -> list[Instruction]:
     """Every instruction that training may show; of the first few schemes only, if a number is given.
 
-    Schemes of five labels come first: they tell all grades apart.
+    Schemes of five labels come first: they tell all grades apart. Mirror images stand together, and those whose
+    mirror image is held out last: from the second scheme on, the direction has to be read.
     """
-    schemes = _ordered(scheme for scheme in SCHEMES if not scheme.held_out)
-    schemes.sort(key=lambda scheme: -len(scheme.labels))
+    schemes = sorted((scheme for scheme in SCHEMES if not scheme.held_out), key=_place)
     found = [Instruction(wording, scheme) for scheme in schemes[:num_schemes] for wording in WORDINGS]
     return [instruction for instruction in found if not instruction.held_out]
 
@@ -177,6 +178,13 @@ def nearest_training_instruction(text: str) -> Instruction:
     return max(
         training_instructions(), key=lambda i: SequenceMatcher(None, i.text, text, autojunk=False).ratio()
     )
+
+
+def _place(scheme: Scheme) -> tuple[int, bool, int, tuple[str, ...]]:
+    """Where a scheme comes in training."""
+    mirrored = Scheme(scheme.labels[::-1])
+    order = _bucket("order", *sorted(scheme.labels), of=2**64)
+    return -len(scheme.labels), mirrored.held_out, order, scheme.labels
 
 
 def _ordered(schemes: Iterable[Scheme]) -> list[Scheme]:
