@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dspy_diffusion_infill.prompts.windows import SlidingWindow
     from dspy_diffusion_infill.search.budget import Budget
     from dspy_diffusion_infill.search.edits import Edit
+    from dspy_diffusion_infill.search.gepa import infill_proposer
     from dspy_diffusion_infill.search.pruning import prune
     from dspy_diffusion_infill.search.reverting import revert
     from dspy_diffusion_infill.search.selection import Selection
@@ -42,6 +43,7 @@ _HOMES = {
     "SlidingWindow": "prompts.windows",
     "Template": "prompts.templates",
     "Unscored": "errors",
+    "infill_proposer": "search.gepa",
     "prune": "search.pruning",
     "revert": "search.reverting",
 }
@@ -67,6 +69,7 @@ __all__ = [
     "Template",
     "Unscored",
     "__version__",
+    "infill_proposer",
     "prune",
     "revert",
 ]

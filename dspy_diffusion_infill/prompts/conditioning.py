@@ -76,17 +76,9 @@ class Conditioning:
         shots = min(self._shots, len(turns))
         first = visit * shots % len(turns) if turns else 0
         shown = (turns[first:] + turns[:first])[:shots]
-        for count in range(len(shown), -1, -1):
-            canvas = Canvas(messages, tuple(message for example in shown[:count] for message in example))
-            if infiller.num_tokens(canvas) <= infiller.context_length:
-                self._report(count, len(shown), predictor, infiller)
-                return canvas
-        raise CanvasError(
-            f"The prompt of predictor {predictor!r} must have at most {infiller.context_length} tokens, the "
-            f"context length of {infiller.name}; it has {infiller.num_tokens(Canvas(messages))} without any "
-            "example. Use an infiller with a longer context, or an adapter with shorter prompts "
-            "(CompactAdapter)."
-        )
+        canvas, count = fit(predictor, messages, shown, infiller)
+        self._report(count, len(shown), predictor, infiller)
+        return canvas
 
     def _report(self, count: int, wanted: int, predictor: str, infiller: Infiller) -> None:
         if count < wanted and not self._warned:
@@ -95,3 +87,22 @@ class Conditioning:
                 "Only %d of %d examples fit beside the prompt of predictor %r in the %d tokens of %s.",
                 count, wanted, predictor, infiller.context_length, infiller.name,
             )  # fmt: skip
+
+
+def fit(
+    predictor: str, messages: tuple[Message, ...], examples: Sequence[Turns], infiller: Infiller
+) -> tuple[Canvas, int]:
+    """Put as many examples beside masked messages as the infiller can read; and say how many, the first ones.
+
+    Raises:
+        CanvasError: If the messages alone are too long.
+    """
+    for count in range(len(examples), -1, -1):
+        canvas = Canvas(messages, tuple(message for example in examples[:count] for message in example))
+        if infiller.num_tokens(canvas) <= infiller.context_length:
+            return canvas, count
+    raise CanvasError(
+        f"The prompt of predictor {predictor!r} must have at most {infiller.context_length} tokens, the "
+        f"context length of {infiller.name}; it has {infiller.num_tokens(Canvas(messages))} without any "
+        "example. Use an infiller with a longer context, or an adapter with shorter prompts (CompactAdapter)."
+    )
