@@ -18,11 +18,11 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -88,7 +88,7 @@ class PlainTrainer(MaskedDiffusionTrainer):
         logits = model(input_ids=ids, attention_mask=attention_mask, use_cache=False).logits
         labels = inputs["labels"].flatten()
         total = cross_entropy(logits.flatten(0, 1).float(), labels, ignore_index=IGNORED, reduction="sum")
-        return total / num_items_in_batch
+        return total / cast(Tensor, num_items_in_batch)
 
 
 class Clock(TrainerCallback):
@@ -150,8 +150,9 @@ def build(vocabulary: Vocabulary, sizes: Sizes) -> LlamaForCausalLM:
 
 def read_examples(source: str, vocab_size: int) -> tuple[list[Example], Vocabulary]:
     """Real conversations, cut to length, and the vocabulary made from them."""
+    rows = cast(Iterable[dict[str, Any]], read(source))
     conversations = [
-        [Message.text(turn["role"], turn["content"]) for turn in row["messages"]] for row in read(source)
+        [Message.text(turn["role"], turn["content"]) for turn in row["messages"]] for row in rows
     ]
     texts = (str(part) for turns in conversations for turn in turns for part in turn.parts)
     vocabulary = Vocabulary(train_tokenizer(texts, vocab_size), CHAT, vocab_size)

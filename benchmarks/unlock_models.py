@@ -17,6 +17,7 @@ from dspy_diffusion_infill.prompts.canvas import Message
 from dspy_diffusion_infill.training.data import Example, collate, encode
 from dspy_diffusion_infill.training.embedded import READING, Recipe, build
 from dspy_diffusion_infill.training.grammar import Reviews
+from dspy_diffusion_infill.training.masking import Objective
 from dspy_diffusion_infill.training.monitor import HeldOut
 from dspy_diffusion_infill.training.saving import save
 from dspy_diffusion_infill.training.schemes import ORACLE, held_out_schemes, training_instructions
@@ -136,7 +137,8 @@ def unpaired(vocabulary: Vocabulary, batch_tokens: int, seed: str) -> dict[str, 
         else:
             turn = Message.text("user", Reviews(random).draw(random.randrange(5))[0])
         rows.append(encode([turn], vocabulary))
-    return collate(rows, ["fs"] * len(rows), random.getrandbits(62), vocabulary)
+    objectives: list[Objective] = ["fs" for _ in rows]
+    return collate(rows, objectives, random.getrandbits(62), vocabulary)
 
 
 def conversations(vocabulary: Vocabulary, count: int) -> list[Example]:

@@ -71,10 +71,11 @@ def truncate(example: Example, max_tokens: int) -> Example:
     longest = max(_prompt_parts(example), key=len, default=range(0))
     cut = range(max(longest.start, longest.stop - excess), longest.stop)
     kept = [at for at in range(len(example.ids)) if at not in cut][:max_tokens]
-    ids, maskable, response = (
-        tuple(values[at] for at in kept) for values in (example.ids, example.maskable, example.response)
+    return Example(
+        tuple(example.ids[at] for at in kept),
+        tuple(example.maskable[at] for at in kept),
+        tuple(example.response[at] for at in kept),
     )
-    return Example(ids, maskable, response)
 
 
 def encoded(
@@ -160,20 +161,22 @@ class Stream:
     def __init__(self, rows: Rows, seed: int, kept: int) -> None:
         self.rows = rows.shuffle(seed=seed, buffer_size=BUFFER)  # pyright: ignore[reportCallIssue]
         self.kept = kept
-        self.truncated = 0
-        """Examples read so far that were cut."""
         self._start()
 
     def __getitem__(self, number: int) -> Example:
         """The example of this number."""
-        if number < self._next - self.kept:
+        if number < self.num_read - self.kept:
             self._start()
-        while self._next <= number:
+        while self.num_read <= number:
             self._read()
         return _example(self._recent[number])
 
     def _start(self) -> None:
-        self._next, self._recent, self.truncated = 0, dict[int, Mapping[str, Any]](), 0
+        self.num_read = 0
+        """Examples read so far."""
+        self.truncated = 0
+        """Those of them that were cut."""
+        self._recent: dict[int, Mapping[str, Any]] = {}
         self._source = self._cycle()
 
     def _cycle(self) -> Iterator[Mapping[str, Any]]:
@@ -187,10 +190,10 @@ class Stream:
                 raise SettingsError(NO_RESPONSE)
 
     def _read(self) -> None:
-        row = self._recent[self._next] = next(self._source)
-        self._recent.pop(self._next - self.kept, None)
+        row = self._recent[self.num_read] = next(self._source)
+        self._recent.pop(self.num_read - self.kept, None)
         self.truncated += row["truncated"]
-        self._next += 1
+        self.num_read += 1
 
 
 def _encode_row(row: Mapping[str, Any], vocabulary: Vocabulary, max_tokens: int) -> dict[str, Any]:

@@ -60,7 +60,8 @@ def encode(
     """
     layout = vocabulary.lay_out(messages)
     maskable, response = [False] * len(layout.ids), [False] * len(layout.ids)
-    for message, content in zip(messages, layout.contents, strict=True):
+    own = layout.contents[-len(messages) :]  # a family may open with a system turn of its own, never masked
+    for message, content in zip(messages, own, strict=True):
         answered = message.role == "assistant"
         for position in range(content.start, content.stop + answered * len(vocabulary.chat.end)):
             maskable[position] = message.role not in given

@@ -36,6 +36,7 @@ class Plan:
 
     start: Start
     data: tuple[str, ...]
+    """Sources, with their weights if they have any."""
     settings: Settings
     examples: Examples
     held_out: list[Example]
@@ -44,7 +45,8 @@ class Plan:
 
     def num_updates(self, stage: Objective) -> int:
         """Updates of a stage."""
-        return self.settings.num_updates(stage, self.counts.examples if self.counts else 0)
+        num_examples = self.counts.examples - self.settings.held_out if self.counts else 0
+        return self.settings.num_updates(stage, num_examples)
 
 
 def prepare(
@@ -72,11 +74,22 @@ def prepare(
             f"max_tokens must be at most {start.context_length}, the context of {start.source!r}; "
             f"got {settings.max_tokens}."
         )
-    rows = encoded(
-        data, start.vocabulary, settings.max_tokens, weights=weights, seed=settings.seed, streaming=streaming
-    )
-    if not isinstance(rows, Dataset):
-        return _streamed(start, data, settings, rows)
+    with PartialState(cpu=settings.use_cpu).main_process_first():  # the others read what the first wrote
+        rows = encoded(
+            data,
+            start.vocabulary,
+            settings.max_tokens,
+            weights=weights,
+            seed=settings.seed,
+            streaming=streaming,
+        )
+    names = tuple(data) if weights is None else tuple(map("{} ({:g})".format, data, weights))
+    if isinstance(rows, Dataset):
+        return _counted(start, names, settings, rows)
+    return _streamed(start, names, settings, rows)
+
+
+def _counted(start: Start, data: tuple[str, ...], settings: Settings, rows: Dataset) -> Plan:
     kept, counts = count(rows)
     if counts.examples <= settings.held_out:
         raise SettingsError(
@@ -86,16 +99,16 @@ def prepare(
     held_out = Corpus(shuffled.select(range(settings.held_out)), settings.seed)
     trained = Corpus(shuffled.select(range(settings.held_out, len(kept))), settings.seed)
     aside = [held_out[number] for number in range(settings.held_out)]
-    return Plan(start, tuple(data), settings, trained, aside, counts)
+    return Plan(start, data, settings, trained, aside, counts)
 
 
-def _streamed(start: Start, data: Sequence[str], settings: Settings, rows: IterableDataset) -> Plan:
+def _streamed(start: Start, data: tuple[str, ...], settings: Settings, rows: IterableDataset) -> Plan:
     if settings.updates is None:
         raise SettingsError("updates must be given for a stream, whose length is not known; got None.")
     held_out = Stream(rows.take(settings.held_out), settings.seed, settings.held_out)
     examples = Stream(rows.skip(settings.held_out), settings.seed, 2 * settings.batch)
     aside = [held_out[number] for number in range(settings.held_out)]
-    return Plan(start, tuple(data), settings, examples, aside, None)
+    return Plan(start, data, settings, examples, aside, None)
 
 
 def finetune(plan: Plan, output: Path) -> None:
@@ -118,6 +131,8 @@ def finetune(plan: Plan, output: Path) -> None:
     for number, stage in enumerate(plan.settings.stages):
         before = _run(plan, number, before, work)
         logger.info("stage %s is done", stage)
+    if isinstance(plan.examples, Stream):
+        logger.info("%d of %d examples were truncated", plan.examples.truncated, plan.examples.num_read)
     state = PartialState(cpu=plan.settings.use_cpu)
     if state.is_main_process:
         cast(Path, before).rename(output)

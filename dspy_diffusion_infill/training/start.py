@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from dspy_diffusion_infill.engine import dream, llada
 from dspy_diffusion_infill.engine.checkpoint import find_folder, read_config, read_tokenizer, weight_files
+from dspy_diffusion_infill.engine.placement import Placement
 from dspy_diffusion_infill.engine.vocabulary import Vocabulary
 from dspy_diffusion_infill.errors import ModelError
 
@@ -72,7 +73,8 @@ def read_weights(start: Start, folder: Path | None = None) -> PreTrainedModel:
         folder: Of a later checkpoint of the same model; None for the start's own.
     """
     load = llada.load if start.family == "llada" else dream.load
-    decoder = load(folder or start.folder, name=start.source, device=torch.device("cpu"), dtype=torch.float32)
+    placement = Placement(torch.device("cpu"), torch.float32)
+    decoder = load(folder or start.folder, name=start.source, placement=placement)
     return decoder.network.requires_grad_(True).train()
 
 

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -89,7 +89,8 @@ class MaskedDiffusionTrainer(Trainer):
     ) -> dict[str, float]:
         """What the monitor measures, logged and reported."""
         assert self.monitor is not None, "evaluation is asked for only with a monitor"
-        measured = {f"{metric_key_prefix}_{name}": value for name, value in self.monitor(self.model).items()}
+        found = self.monitor(cast(nn.Module, self.model))
+        measured = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         self.log(dict(measured))
         return measured
 

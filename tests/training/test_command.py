@@ -28,8 +28,8 @@ def options(checkpoint: Path, tmp_path: Path) -> list[str]:
 def test_a_dry_run_prints_what_training_takes_and_writes_nothing(options: list[str], tmp_path: Path):
     ran = CliRunner().invoke(app, [*options, "--dry-run"], catch_exceptions=False)
     assert ran.exit_code == 0
-    assert "stage fs  24 updates of 4 examples" in ran.output  # 8 epochs of 12 examples
-    assert "stage ro  12 updates of 4 examples" in ran.output
+    assert "stage fs  20 updates of 4 examples" in ran.output  # 8 epochs of 10 examples
+    assert "stage ro  10 updates of 4 examples" in ran.output
     assert "memory" in ran.output
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("out")] == []
 

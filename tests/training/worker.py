@@ -17,7 +17,9 @@ NUM_UPDATES, NUM_BATCHES = 2, 4
 
 
 def updates(checkpoint: str, data: str, num_batches: int = NUM_BATCHES) -> tuple[nn.Module, Updates]:
-    settings = Settings(learning_rate=1e-4, batch=8, num_batches=num_batches, max_tokens=64, held_out=0)
+    settings = Settings(
+        learning_rate=1e-4, batch=8, num_batches=num_batches, max_tokens=64, held_out=0, use_cpu=True
+    )
     plan = prepare(read_start(checkpoint), [data], settings)
     made = Updates(plan.examples, plan.start.vocabulary, "fs", batch=8, num_batches=num_batches, seed=1)
     return read_weights(plan.start), made
@@ -50,10 +52,9 @@ def sharded(checkpoint: str, data: str) -> list[list[Tensor]]:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    torch.distributed.init_process_group("gloo")
+    model, made = updates(checkpoint, data)  # starts the process group
     rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
     mesh = init_device_mesh("cpu", (size,))
-    model, made = updates(checkpoint, data)
     for layer in model.model.layers:
         fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)

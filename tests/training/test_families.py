@@ -1,0 +1,78 @@
+"""Published LLaDA and Dream checkpoints are trained, and what comes out is read again, here and elsewhere."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+from dspy_diffusion_infill.engine import dream
+from dspy_diffusion_infill.engine.model import load
+from dspy_diffusion_infill.engine.vocabulary import Vocabulary
+from dspy_diffusion_infill.prompts.canvas import Message
+from dspy_diffusion_infill.training.data import encode
+from dspy_diffusion_infill.training.finetune import finetune, prepare
+from dspy_diffusion_infill.training.loss import IGNORED
+from dspy_diffusion_infill.training.settings import Settings
+from dspy_diffusion_infill.training.start import read_start
+from tests.engine.checkpoints import PUBLISHED, make_tokenizer, published_weights, write_checkpoint
+from tests.training.conftest import write_rows
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|mask|>")
+
+
+def write_dream(folder: Path) -> Path:
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=400, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=4096, initializer_range=0.3, tie_word_embeddings=False,
+    )  # fmt: skip
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    settings = json.loads((folder / "config.json").read_text()) | {"model_type": "Dream"}
+    (folder / "config.json").write_text(json.dumps(settings))
+    make_tokenizer(SPECIAL).save(str(folder / "tokenizer.json"))
+    return folder
+
+
+@pytest.fixture(params=["llada", "dream"])
+def published(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    if request.param == "dream":
+        return write_dream(tmp_path / "dream")
+    return write_checkpoint(tmp_path / "llada", PUBLISHED, published_weights())
+
+
+def test_a_published_checkpoint_is_trained_and_read_again(published: Path, tmp_path: Path):
+    data = write_rows(tmp_path / "data.jsonl", [{"prompt": f"Rate {n}.", "response": "4"} for n in range(9)])
+    settings = Settings(
+        learning_rate=1e-2, batch=2, num_batches=1, max_tokens=96, updates=1, held_out=1, use_cpu=True,
+        pack=True,
+    )  # fmt: skip
+    start = read_start(str(published))
+    assert start.family == published.name
+    finetune(prepare(start, [data], settings), tmp_path / "out")
+    ours, before = (
+        load(str(folder), device="cpu", dtype="float32") for folder in (tmp_path / "out", published)
+    )
+    plain, report = AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    ids = torch.tensor([[1, 30, 31, 32, 33]])
+    wanted = torch.tensor([[False, False, True, True, False]])
+    everything = torch.ones_like(wanted)
+    shift = 1 if published.name == "dream" else 0
+    logits = plain.eval()(input_ids=ids).logits[wanted.roll(-shift, 1)]
+    torch.testing.assert_close(ours.logits(ids, everything, wanted), logits, atol=1e-4, rtol=1e-4)
+    assert (before.logits(ids, everything, wanted) - logits).abs().max() > 1e-2
+
+
+def test_the_system_turn_that_dream_adds_is_never_masked():
+    vocabulary = Vocabulary(make_tokenizer(SPECIAL), dream.CHAT, 400)
+    turns = [Message.text("user", "Rate it."), Message.text("assistant", "4")]
+    example = encode(turns, vocabulary)
+    free = [token for token, maskable in zip(example.ids, example.maskable, strict=True) if maskable]
+    assert vocabulary.decode(free) == "Rate it.4<|im_end|>"
+    assert not example.maskable[0], "the first token has no row before it to be read from"
+    assert IGNORED not in example.ids
