@@ -16,13 +16,17 @@ from dspy_diffusion_infill.prompts.compact import CompactAdapter
 PROTOCOL = (re.compile(r"^###.*$", re.MULTILINE), DELIMITER)
 """Locks for an optimizer: the headings that a judge was fine-tuned on, and what it must write."""
 
+OUTPUTS = {"feedback", "score"}
+"""Fields that a judgement fills."""
+
 
 class JudgeAdapter(CompactAdapter):
     """Lays a judge's prompt out as it was published, and reads the verdict in its reply.
 
     What is judged stands at its places within the instructions, in one user turn; if the template has no
     places, the instructions are the system message and what is judged the user turn (`CompactAdapter`). An
-    example shows what is judged and the reply, without the instructions.
+    example shows what is judged and the reply, without the instructions. What is no judgement, such as a
+    question of another optimizer, goes through DSPy's own `ChatAdapter`.
 
     Args:
         template: With the rubric written in.
@@ -36,6 +40,19 @@ class JudgeAdapter(CompactAdapter):
         super().__init__()
         assert template.scale is not None, "a template without its rubric"
         self.template, self.conversation, self.scale = template, conversation, template.scale
+
+    def __call__(
+        self,
+        lm: dspy.BaseLM,
+        lm_kwargs: dict[str, Any],
+        signature: type[dspy.Signature],
+        demos: list[dict[str, Any]],
+        inputs: dict[str, Any],
+    ) -> list[dict[str, Any]]:
+        """Ask, and read the reply."""
+        if set(signature.output_fields) != OUTPUTS:
+            return dspy.ChatAdapter()(lm, lm_kwargs, signature, demos, inputs)
+        return super().__call__(lm, lm_kwargs, signature, demos, inputs)
 
     def format(
         self, signature: type[dspy.Signature], demos: list[dict[str, Any]], inputs: dict[str, Any]

@@ -9,7 +9,7 @@ from pathlib import Path
 import dspy
 import pytest
 
-from dspy_diffusion_infill import SlidingWindow
+from dspy_diffusion_infill import Denoising, SlidingWindow
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.judges.align import align_judge, rubric_locks
 from dspy_diffusion_infill.judges.prometheus import Judge
@@ -104,8 +104,9 @@ def test_a_planted_scale_is_recovered(summaries):
             examples(summaries, lambda row: SCALE[level(row)]),
             judge=judge,
             infiller=fillings,
-            masking=SlidingWindow(window=1, stride=1, mask=4, passes=1),
-            budget="medium",
+            masking=SlidingWindow(window=2, stride=2, mask=4, passes=2),  # the text grows; a pass does not
+            denoising=Denoising(num_candidates=len(SCALE)),
+            budget="heavy",
         )
     told = dict(
         re.findall(r"^Score (\d): Score of ([\d.]+)$", found.judge.grade.signature.instructions, re.MULTILINE)
@@ -161,7 +162,7 @@ def test_scores_come_from_a_csv_file(tmp_path: Path):
     with dspy.context(lm=rule_lm(lambda system, user: user.strip()[1:])):
         found = align_judge(file, judge=Judge(template="brief"), infiller=ScriptedInfiller("Rate"))
     assert found.after.dataset["pearson"].value == pytest.approx(1)
-    assert (found.num_tuned, found.after.num_records) == (4, 6)
+    assert (found.num_tuned, found.after.num_records) == (6, 4)  # of five texts, each twice: five documents
 
 
 def test_the_report_says_before_after_and_how_many_were_unread(tmp_path: Path):

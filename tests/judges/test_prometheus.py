@@ -161,6 +161,16 @@ def test_instructions_that_lost_their_places_still_show_what_is_judged():
     assert prompt.endswith("###Reference Answer (Score 5):\nRain.\n\n###Feedback: ")
 
 
+def test_what_another_optimizer_asks_is_not_laid_out_as_a_judgement():
+    asked = Asked("[[ ## basis ## ]]\nA guess.\n[[ ## completed ## ]]")
+    judge = Judge(RUBRIC)
+    with dspy.context(lm=asked.lm, adapter=judge.adapter):
+        found = dspy.Predict("question, response -> basis")(question="Why?", response="Rain.")
+    assert found.basis == "A guess."
+    assert "Why?" in asked.prompts[0][1]
+    assert "###" not in asked.prompts[0][1].replace("## ", "")
+
+
 # --- as a metric
 
 
@@ -237,6 +247,6 @@ def test_a_served_judge_decodes_as_published():
 
 def test_closeness_is_what_is_left_of_the_scale_with_feedback_for_gepa():
     ten = Closeness(Judge(Rubric("Is it short?", {0: "No.", 10: "Yes."})))
-    assert ten(dspy.Example(score=10), dspy.Prediction(score=0)).score == 0
+    assert ten(dspy.Example(score=10), dspy.Prediction(score=0, feedback="")).score == 0
     told = ten(dspy.Example(score=2), dspy.Prediction(score=4.5, feedback="Wet."), None, "grade", None)
     assert (told.score, told.feedback) == (0.75, "People gave 2, the judge 4.5: Wet.")
