@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dspy_diffusion_infill.engine.denoise import infill
@@ -78,6 +78,7 @@ decodings = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(canvases, decodings, st.integers(1, 3), st.integers(0, 9))
 def test_given_tokens_stay_and_masks_go(canvases, decoding, num_candidates, seed):
     filled = infill(Restless(), canvases, num_candidates=num_candidates, decoding=decoding, seed=seed)
@@ -91,6 +92,7 @@ def test_given_tokens_stay_and_masks_go(canvases, decoding, num_candidates, seed
             assert one.log_likelihood <= 1e-6
 
 
+@settings(deadline=None)
 @given(canvases, decodings, st.integers(0, 9))
 def test_a_canvas_is_filled_alike_in_any_batch(canvases, decoding, seed):
     together = infill(Restless(), canvases, num_candidates=2, decoding=decoding, seed=seed)
