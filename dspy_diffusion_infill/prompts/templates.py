@@ -9,7 +9,6 @@ import inspect
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.prompts.windows import Cutter, Offsets, Order, Window
@@ -45,7 +44,6 @@ class Template:
     text with `{instructions}` may be for several predictors."""
     passes: int | None = None
     """How often the regions are filled, at most. None: until that helped in none of two passes running."""
-    order: ClassVar[Order] = "successive"
 
     def __post_init__(self) -> None:
         if not isinstance(self.text, str | Mapping) or not self.text:
@@ -54,6 +52,11 @@ class Template:
             _parse(text)
         if self.passes is not None and self.passes < 1:
             raise SettingsError(f"passes must be at least 1, or None; got {self.passes}.")
+
+    @property
+    def order(self) -> Order:
+        """Of the predictors; each has one window."""
+        return "successive"
 
     def cutter(self, predictor: str, first: str) -> Cutter:
         """What says which windows one predictor has: the whole text with the template's regions, or none."""

@@ -71,7 +71,7 @@ class Search:
             InfillError: What no later try can mend, with the best so far in its notes.
         """
         if self._board.mean(self.best) is None:
-            return f"{self._finished()}, before the start was scored"
+            return f"{self._finished(self.best)}, before the start was scored"
         try:
             return self._search()
         except KeyboardInterrupt:
@@ -146,12 +146,11 @@ class Search:
         """Decide one window after the other; each sees what was accepted before."""
         for predictor in self._start:
             for place in self._places(predictor):
-                if (reason := self._finished()) is not None:
+                if (reason := self._finished(self.best)) is not None:
                     return reason
                 (proposal,) = self._proposer.propose(self.best, [place])
                 duel = self._fight(self.best, proposal, number)
-                self.best = duel.winner
-                self._record(number, [duel], accepted=[duel] if duel.won else [])
+                self._accept(duel.winner, number, [duel], accepted=[duel] if duel.won else [])
         return None
 
     def _places(self, predictor: str) -> Iterator[Place]:
@@ -167,31 +166,32 @@ class Search:
 
     def _independent(self, number: int) -> str | None:
         """Decide all windows from one base, and put winners together."""
-        if (reason := self._finished()) is not None:
+        if (reason := self._finished(self.best)) is not None:
             return reason
-        base, duels, accepted = self.best, list[Duel](), list[Duel]()
+        base = best = self.best
+        duels, accepted = list[Duel](), list[Duel]()
         places = [place for predictor in base for place in self._proposer.places(base, predictor)]
         try:
             for proposal in self._proposer.propose(base, places) if places else ():
                 duels.append(self._fight(base, proposal, number))
-                if self._mean(duels[-1].winner) > self._mean(self.best) + TOLERANCE:
-                    self.best, accepted = duels[-1].winner, duels[-1:]
-                if (reason := self._finished()) is not None:
+                if self._mean(duels[-1].winner) > self._mean(best) + TOLERANCE:
+                    best, accepted = duels[-1].winner, duels[-1:]
+                if (reason := self._finished(best)) is not None:
                     return reason
-            accepted = self._combine(base, duels) or accepted
+            if (together := self._combine(base, best, duels)) != best:
+                best, accepted = together, compatible(duels)
         finally:
-            self._record(number, duels, accepted)
+            self._accept(best, number, duels, accepted)
         return None
 
-    def _combine(self, base: Candidate, duels: Sequence[Duel]) -> list[Duel]:
-        """The winners that were put together; none if they are no better than the best of them alone."""
+    def _combine(self, base: Candidate, alone: Candidate, duels: Sequence[Duel]) -> Candidate:
+        """All winners put together, if that is better than the best of them alone; else that one."""
         parts = compatible(duels)
         together = combined(base, parts)
         if len(parts) < 2 or not self._proposer.allows(base, together):
-            return []
+            return alone
         self._tried[key(together)] = together
-        self.best, alone = select([together], self.best, self._board, self._selection), self.best
-        return parts if self.best != alone else []
+        return select([together], alone, self._board, self._selection)
 
     def _fight(self, base: Candidate, proposal: Proposal, number: int) -> Duel:
         """Let the fillings of one window compete with what is there; the winner is reviewed."""
@@ -206,25 +206,26 @@ class Search:
             return replace(duel, winner=base, gain=0.0, refused=True)
         return duel
 
-    def _record(self, number: int, duels: Iterable[Duel], accepted: Sequence[Duel]) -> None:
-        score, spent = self._mean(self.best), self._meter.spent
-        for duel in duels:
-            won = duel in accepted
-            trial = duel.trial(number, self._board, accepted=won, score=score, spent=spent)
-            self._trials.append(trial)
-            if won:
-                logger.info("%s: %r -> %r, score %.4g", trial.predictor, trial.before, trial.after, score)
+    def _accept(self, best: Candidate, number: int, duels: Iterable[Duel], accepted: Sequence[Duel]) -> None:
+        """Make a candidate the best; the edits that led to it come with it, whenever Ctrl-C may come."""
+        score, spent, board = self._mean(best), self._meter.spent, self._board
+        trials = [
+            duel.trial(number, board, accepted=duel in accepted, score=score, spent=spent) for duel in duels
+        ]
         # from right to left: the start of each is where its text stands when its turn comes
-        for duel in sorted(accepted, key=lambda duel: -duel.proposal.place.window.start):
-            self.edits.append(duel.edit(number, self._board))
+        ordered = sorted(accepted, key=lambda duel: -duel.proposal.place.window.start)
+        edits = [duel.edit(number, board) for duel in ordered]
+        self.best, self.edits, self._trials = best, self.edits + edits, self._trials + trials
+        for edit in edits:
+            logger.info("%s: %r -> %r, score %.4g", edit.predictor, edit.before, edit.after, score)
 
-    def _finished(self) -> str | None:
+    def _finished(self, best: Candidate) -> str | None:
         if self._board.outage is not None:
             return self._cut_short(self._board.outage)
         if (cap := self._meter.spent_cap) is not None:
             return f"budget spent ({cap})"
         perfect = self._selection.max_score * len(self._board.examples)
-        return "perfect score" if self._board.total(self.best) >= perfect - TOLERANCE else None
+        return "perfect score" if self._board.total(best) >= perfect - TOLERANCE else None
 
     def _cut_short(self, outage: object) -> str:
         logger.warning("Out of reach after every try: %s The best so far is returned.", outage)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import TypeGuard
 
 import dspy
 
@@ -67,7 +68,7 @@ def attach_edits(program: dspy.Module, edits: Sequence[Edit]) -> None:
         logger.warning("The program has `edits` of its own; this run's are in detailed_results alone.")
 
 
-def _are_edits(value: object) -> bool:
+def _are_edits(value: object) -> TypeGuard[Sequence[Edit]]:
     return isinstance(value, list | tuple) and all(isinstance(edit, Edit) for edit in value)
 
 
