@@ -3,7 +3,7 @@
 import dspy
 import pytest
 
-from dspy_diffusion_infill import Budget, CompactAdapter, Denoising, DiffusionInfill, SlidingWindow
+from dspy_diffusion_infill import Budget, CompactAdapter, Denoising, DiffusionInfill, Selection, SlidingWindow
 from dspy_diffusion_infill.prompts.canvas import Filling
 from dspy_diffusion_infill.prompts.program import instructions_of
 from tests.doubles import ScriptedInfiller, exact, obey, reviews, rule_lm, system_text
@@ -166,3 +166,22 @@ def test_the_papers_preset_adds_nothing_of_ours(lm):
     assert tuned.detailed_results["metric_calls"] == 2 * 4
     assert tuned.detailed_results["stop_reason"] == "passes: 1"
     assert (optimizer.seed, optimizer.get_params()["denoising.cache"]) == (3, "exact")
+
+
+def test_a_run_cut_anywhere_goes_on_to_the_same_end(tmp_path):
+    def outcome():
+        calls = []
+        metric = lambda e, p: calls.append(1) or exact(e, p)  # noqa: E731
+        settings = {"selection": Selection(holdout=0.25), "review": lambda edit: True, "log_dir": tmp_path}
+        tuned = run(Placed(first="Be warm", b="or five"), metric=metric, **settings)
+        check = tuned.detailed_results["confirmation"]
+        return len(calls), (instructions_of(tuned), tuned.edits, tuned.trial_logs, check)
+
+    total, whole = outcome()
+    journal = tmp_path / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    assert len(lines) == 1 + total + 2  # what it is of, the scores, two answers of the reviewer
+    for count in range(1, len(lines), 3):
+        journal.write_bytes(b"".join(lines[:count]) + lines[count][:7])
+        kept = sum(b'"score"' in line for line in lines[:count])
+        assert outcome() == (total - kept, whole)
