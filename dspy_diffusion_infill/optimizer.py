@@ -127,7 +127,7 @@ class DiffusionInfill(Teleprompter):
         budget: Preset | Budget = "heavy",
         seed: int = 0,
     ) -> DiffusionInfill:
-        """The paper's settings, and nothing of ours but ties and the budget; see `search.presets.PAPER`."""
+        """Make one with the paper's settings, `search.presets.PAPER`: only the budget and the ties are ours."""
         return cls(metric, base=base, infiller=infiller, budget=budget, seed=seed, **PAPER)
 
     # DSPy's signature ends in **kwargs, which would swallow typos
@@ -146,7 +146,7 @@ class DiffusionInfill(Teleprompter):
         Ctrl-C returns the best program so far. The result carries its `edits`, the accepted windows in order,
         each to be taken back with `revert`; and plain data: `candidate_programs` (every candidate scored in
         full, the best first), `trial_logs` (every window) and `detailed_results` (instructions before and
-        after, edits, scores, spend, why the run ended).
+        after, edits, scores, whether the gain held on examples kept out, spend, why the run ended).
 
         Args:
             student: Any module with predictors. Not modified.

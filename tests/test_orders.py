@@ -75,9 +75,9 @@ def test_winners_that_are_no_better_together_leave_the_best_of_them_alone():
 
 def test_of_winners_that_overlap_the_one_with_the_larger_gain_is_combined():
     masking = SlidingWindow(window=2, stride=1, mask=1, order="independent", passes=1)
-    tuned = run(Placed(first="warm", a="five best", b="warm"), text="a b c d", masking=masking)
-    assert accepted(tuned) == ["five best"]
-    assert instructions_of(tuned) == {"self": "a five best d"}
+    tuned = run(Placed(first="warm", a="five best", d="warm"), text="a b c d e f", masking=masking)
+    assert accepted(tuned) == ["five best", "warm"]
+    assert instructions_of(tuned) == {"self": "a five best d warm"}
     tuned = run(Placed(first="warm", a="five", b="best"), text="a b c d", masking=masking)
     assert instructions_of(tuned) == {"self": "warm best"}
 
