@@ -127,7 +127,7 @@ class DiffusionInfill(Teleprompter):
         budget: Preset | Budget = "heavy",
         seed: int = 0,
     ) -> DiffusionInfill:
-        """Make one with the paper's settings, `search.presets.PAPER`: only the budget and the ties are ours."""
+        """Make one with the paper's settings (`search.presets.PAPER`); only budget and ties are ours."""
         return cls(metric, base=base, infiller=infiller, budget=budget, seed=seed, **PAPER)
 
     # DSPy's signature ends in **kwargs, which would swallow typos

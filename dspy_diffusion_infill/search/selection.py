@@ -42,7 +42,6 @@ class Selection:
     """The highest score the metric can give. A higher one seen turns racing off, with a warning."""
     max_unscored: float = 0.2
     """Largest share of the validation examples that may go unscored before the run stops."""
-
     set_metric: SetMetric | None = None
     """Makes the score of a candidate from (examples, what `metric` returned for each), e.g. a judge's rank
     correlation with people. It is known only when all are scored: the rule is `full` then. A run that failed
