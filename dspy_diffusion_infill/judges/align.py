@@ -78,6 +78,7 @@ def align_judge(
     denoising: Denoising = Denoising(),  # noqa: B008
     budget: Preset | Budget = "light",
     held_out: float = 0.5,
+    resamples: int = 1000,
     seed: int = 0,
     num_threads: int = 8,
     log_dir: str | os.PathLike[str] | None = None,
@@ -99,6 +100,7 @@ def align_judge(
         denoising: How they are filled.
         budget: As for `DiffusionInfill`; grading what is held out comes on top, twice.
         held_out: Share of the documents kept for measuring.
+        resamples: Bootstrap samples of the intervals.
         seed: Of the division, the fillings and the intervals.
         num_threads: Records graded at a time.
         log_dir: Folder of the journals, from which a run that was cut short goes on.
@@ -132,9 +134,9 @@ def align_judge(
         before, after = (_judged(one, measuring, num_threads, journal) for one in (judge, tuned))
     return Alignment(
         judge=tuned,
-        before=agreement(before, seed=seed),
-        after=agreement(after, seed=seed),
-        gain=improvement(before, after, seed=seed),
+        before=agreement(before, resamples=resamples, seed=seed),
+        after=agreement(after, resamples=resamples, seed=seed),
+        gain=improvement(before, after, resamples=resamples, seed=seed),
         num_tuned=len(tuning),
     )
 

@@ -11,13 +11,15 @@ import pytest
 
 from dspy_diffusion_infill import Denoising, SlidingWindow
 from dspy_diffusion_infill.errors import SettingsError
-from dspy_diffusion_infill.judges.align import align_judge, rubric_locks
+from dspy_diffusion_infill.judges import align
+from dspy_diffusion_infill.judges.align import rubric_locks
 from dspy_diffusion_infill.judges.prometheus import Judge
 from dspy_diffusion_infill.judges.templates import Rubric, template
 from dspy_diffusion_infill.prompts.locks import locked_spans
 from dspy_diffusion_infill.report import write_report
 from tests.doubles import ScriptedInfiller, rule_lm
 
+align_judge = partial(align.align_judge, resamples=40)
 DIMENSIONS = ("coherence", "consistency", "fluency", "relevance")
 GOOD = Rubric(
     "How good is the summary?", {1: "Very poor", 2: "Poor", 3: "Moderate", 4: "Good", 5: "Excellent"}
