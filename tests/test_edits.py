@@ -99,6 +99,12 @@ def test_an_edit_that_a_later_one_builds_on_names_that_one():
     assert revert_edit(texts, others, 0) == ({"self": "a b C"}, [edit(4, "c", "C")])
 
 
+def test_edits_of_other_predictors_stay_where_they_are():
+    edits = [edit(0, "a", "Be warm", "rate"), edit(0, "a", "note", "note"), edit(3, "warm", "hot", "note")]
+    texts, others = revert_edit({"rate": "Be warm", "note": "Be hot"}, edits, 0)
+    assert (texts, others) == ({"rate": "a", "note": "Be hot"}, edits[1:])
+
+
 def test_an_edit_without_which_dspy_would_shift_other_text_stays():
     # without "b" at the margin, the indent of "  c" would be taken for the text's own
     with pytest.raises(SettingsError, match="Edit 0 cannot be reverted alone"):
