@@ -119,6 +119,28 @@ def test_the_calls_that_confirm_are_kept_from_the_search(cap):
     assert results["confirmation"]["verdict"] == ("confirmed" if cap >= 32 else "unconfirmed")
 
 
+def test_a_search_that_wants_more_does_not_get_the_calls_that_confirm():
+    settings = {"selection": Selection(holdout=0.5, rule="full"), "denoising": Denoising(num_candidates=3)}
+    infiller, able = ScriptedInfiller("Be warm", "Judge", "x"), (KEPT | HELD) - {min(KEPT)}
+    tuned = run(able, infiller=infiller, budget=Budget(metric_calls=40), **settings)
+    results = tuned.detailed_results
+    # 24 for the search: the start, four of each candidate, four more of the best; 16 to confirm
+    assert (results["metric_calls"], results["confirmation"]["verdict"]) == (40, "confirmed")
+
+
+def test_whoever_ends_the_search_does_not_wait_for_a_confirmation():
+    class Interrupted(ScriptedInfiller):
+        def infill(self, canvases, *, num_candidates, seed):
+            if self.canvases:
+                raise KeyboardInterrupt
+            return super().infill(canvases, num_candidates=num_candidates, seed=seed)
+
+    tuned = run((KEPT | HELD) - {min(KEPT)}, infiller=Interrupted("Be warm"))
+    assert tuned.detailed_results["metric_calls"] == 2 * 8
+    assert tuned.detailed_results["confirmation"]["verdict"] == "unconfirmed"
+    assert instructions_of(tuned) == {"self": "Be warm"}
+
+
 def test_a_cap_that_cannot_confirm_is_refused():
     with pytest.raises(SettingsError, match=r"examples, 24, .*on 8 held-out ones twice; got 23"):
         run(set(), budget=Budget(metric_calls=23))
