@@ -128,7 +128,8 @@ class Loop:
             optimizers=(self.optimizer, None),
             callbacks=[clock],
         )
-        return clock.seconds, trainer.train().training_loss
+        loss = trainer.train().training_loss
+        return clock.seconds, loss
 
 
 def build(vocabulary: Vocabulary, sizes: Sizes) -> LlamaForCausalLM:
@@ -233,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--vocab-size", type=int, default=Sizes.vocab_size)
+    parser.add_argument("--vocab-size", type=int, default=Sizes().vocab_size)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     started, rows = time.monotonic(), []

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from dspy_diffusion_infill.training.loss import IGNORED, masked_losses
+from dspy_diffusion_infill.training.train import MaskedDiffusionTrainer
 
 
 class Lookup(nn.Module):
@@ -55,3 +56,24 @@ def test_the_head_sees_masked_rows_only_and_is_left_as_it_was():
     masked_losses(model, ids, labels, torch.ones_like(ids))
     assert model.rows == [2]
     assert model(ids, torch.ones_like(ids), use_cache=False).logits.shape == (1, 4, 3)
+
+
+def test_weights_weigh_tokens_and_their_sum_divides():
+    """Also where the labels begin a row, which transformers' own count takes for a causal model's."""
+    inputs = {
+        "input_ids": torch.tensor([[MASK, 0, MASK]]),
+        "labels": torch.tensor([[0, IGNORED, 1]]),
+        "attention_mask": torch.ones(1, 3, dtype=torch.long),
+    }
+    trainer = SimpleNamespace(shift=0, accelerator=SimpleNamespace(gather=lambda total: total))
+
+    def loss(batch: dict[str, torch.Tensor]) -> float:
+        return MaskedDiffusionTrainer.compute_loss(trainer, Lookup(TABLE), batch).item()
+
+    assert loss(inputs) == pytest.approx((-math.log(0.6) - math.log(0.3)) / 2)
+    weighted = inputs | {"weights": torch.tensor([[3.0, 0.0, 1.0]])}
+    assert loss(weighted) == pytest.approx((-3 * math.log(0.6) - math.log(0.3)) / 4)
+    count = MaskedDiffusionTrainer._get_num_items_in_batch
+    assert float(count(trainer, [inputs, inputs], torch.device("cpu"))) == 4
+    assert float(count(trainer, [weighted], torch.device("cpu"))) == 4.0
+    assert count(trainer, [], torch.device("cpu")) is None

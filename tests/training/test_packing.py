@@ -121,3 +121,10 @@ def test_groups_of_like_length_hold_every_example_once_and_do_not_overlap(length
     assert {len(group) for group in groups} <= {len(lengths) // len(groups), -(-len(lengths) // len(groups))}
     for shorter, longer in pairwise(groups):
         assert max(lengths[i] for i in shorter) <= min(lengths[i] for i in longer)
+
+
+def test_positions_begin_anew_with_every_example():
+    batch = lay_out([EXAMPLES[:2], EXAMPLES[1:2]], PADDING)
+    found = loss._attention(batch["attention_mask"], network("llama"))
+    assert found["position_ids"].tolist() == [[0, 1, 2, 3, 4, 0, 1, 2], [0, 1, 2, 0, 1, 2, 3, 4]]
+    assert found["attention_mask"][0, 0, 4].tolist() == [True] * 5 + [False] * 3
