@@ -109,6 +109,34 @@ def test_neither_the_canvases_nor_the_base_nor_the_search_see_what_is_kept_out()
     assert shown == set(seen) == KEPT
 
 
+class Recording(Wasteful):
+    """Remembers the examples it was given, and finds nothing."""
+
+    def compile(self, student, *, trainset, valset):
+        self.instructions.append((trainset, valset))
+        return student
+
+
+def test_a_base_gets_the_validation_examples_but_for_what_is_kept_out():
+    given = []
+    base = Recording(exact, given)
+    settings = {"infiller": ScriptedInfiller("x"), "selection": HALF, "base": base}
+    with dspy.context(lm=rule_lm(lambda system, user: "no"), adapter=CompactAdapter(), num_threads=1):
+        DiffusionInfill(exact, **settings).compile(student(), trainset=reviews(20), valset=reviews())
+    ((trainset, valset),) = given
+    assert (len(trainset), numbers(valset)) == (20, KEPT)
+
+
+def test_words_of_an_example_that_is_kept_out_are_not_let_in():
+    examples = [example.with_inputs("review") for example in reviews()]
+    for example in examples:
+        example.review += " the plot was thin"
+    settings = {"infiller": ScriptedInfiller(f"{min(HELD)} the plot was thin"), "selection": HALF}
+    with dspy.context(lm=rule_lm(lambda system, user: "no"), adapter=CompactAdapter(), num_threads=1):
+        tuned = DiffusionInfill(exact, **settings).compile(student(), trainset=examples)
+    assert "copies 5 words from an example" in tuned.trial_logs[0]["rejected"][0]["reason"]
+
+
 @pytest.mark.parametrize("cap", [24, 25, 31, 32, 40])
 def test_the_calls_that_confirm_are_kept_from_the_search(cap):
     calls = []

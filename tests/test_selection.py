@@ -92,6 +92,12 @@ def test_a_candidate_that_failed_three_times_in_the_first_block_is_dropped():
     assert Table([incumbent, thrice, twice]).select("full") == 1
 
 
+def test_a_score_of_the_whole_set_leaves_nothing_to_race():
+    table = Table([[1.0] * 8, [0.0] * 8])
+    assert table.select("race", set_metric=lambda examples, values: 0.0) == 0
+    assert table.calls == 8
+
+
 def test_a_perfect_incumbent_costs_no_call():
     table = Table([[1.0] * 8, [1.0] * 8, [0.0] * 8])
     assert table.select("race") == 0

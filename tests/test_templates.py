@@ -68,6 +68,15 @@ def test_without_a_limit_passes_go_on_until_none_of_two_helped():
     assert tuned.detailed_results["stop_reason"] == "no window helped in 2 passes"
 
 
+def test_the_margin_of_a_text_in_code_is_not_part_of_it():
+    (window,) = Template("""
+        Rate it.
+          {{mask:2}}
+        Now.
+    """).cutter("self", "first")("before", [], [])
+    assert window.around == ("Rate it.\n  ", "\nNow.")
+
+
 def test_what_looks_like_a_mask_token_is_text():
     template = "Say [MASK], <|mdm_mask|> or {{masked:3}}: {{ mask: 2 }}"
     _, infiller = run(template, "warm")
