@@ -62,7 +62,7 @@ def lm_of(
         return DiffusionLM("embedded", max_tokens=max_tokens)
     if api_base and conversation:
         return judge_lm(name, api_base=api_base, conversation=conversation)
-    where = {"api_base": api_base} if api_base else {}
+    where: dict[str, Any] = {"api_base": api_base} if api_base else {}
     return dspy.LM(f"hosted_vllm/{name}" if api_base else name, max_tokens=max_tokens, **where)
 
 

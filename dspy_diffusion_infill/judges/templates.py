@@ -55,7 +55,7 @@ class Conversation:
     system: str
     join: str | None = None
     """Between the system text and the user's in one user turn; None for a system message of its own."""
-    decoding: Mapping[str, float] = field(default_factory=dict)
+    decoding: Mapping[str, Any] = field(default_factory=dict)
     """Arguments for `dspy.LM`."""
 
     def messages(self, user: str) -> list[dict[str, Any]]:
