@@ -36,6 +36,7 @@ from dspy_diffusion_infill.judges.grading import grade
 from dspy_diffusion_infill.judges.metrics import Closeness
 from dspy_diffusion_infill.judges.prometheus import Judge
 from dspy_diffusion_infill.judges.templates import rubric
+from dspy_diffusion_infill.prompts.program import instructions_of
 from dspy_diffusion_infill.search.fingerprint import digest
 from dspy_diffusion_infill.search.journal import open_journal
 
@@ -78,7 +79,9 @@ def recorded(records: Iterable[Record], judgements: Iterable[Mapping[str, Any]])
     for judge, by_key in given.items():
         for record in records:
             scores = by_key.get((record["doc_id"], record["system_id"]))
-            for target in TARGETS if scores is not None else ():
+            if scores is None:
+                continue
+            for target in TARGETS:
                 score = overall(scores) if target == "overall" else scores.get(target)
                 judged = Judged(record["doc_id"], people(record)[target], score)
                 found.setdefault((judge, "as recorded", "", "", target), []).append(judged)
@@ -154,7 +157,8 @@ def judges(
     for method in options.methods:
         with dspy.context(adapter=judge.adapter):
             better = tuned(judge, method, shots, tuning, seed)
-        print(f"{method}, seed {seed}: {better.grade.signature.instructions!r}", flush=True)
+        instructions = instructions_of(better)["grade"]
+        print(f"{method}, seed {seed}: {instructions!r}", flush=True)
         yield method, better
 
 

@@ -98,7 +98,7 @@ def _base(name: str, tuning: Tuning, seed: int) -> Teleprompter | None:
         depth = 6 if name == "copro-long" else 3
         return COPRO(prompt_model=tuning.proposer, metric=tuning.metric, breadth=10, depth=depth)
     if name == "gepa":
-        reflection = tuning.proposer or dspy.settings.lm
+        reflection: Any = tuning.proposer or dspy.settings.lm
         return GEPA(metric=tuning.metric, reflection_lm=reflection, auto=tuning.budget, seed=seed)
     return None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from dspy_diffusion_infill.errors import MissingExtraError, SettingsError
 
@@ -70,7 +70,7 @@ def correlate(measure: Measure, xs: Sequence[float] | np.ndarray, ys: Sequence[f
     if len(xs) < 2 or np.ptp(xs) == 0 or np.ptp(ys) == 0:
         return math.nan
     if measure == "kendall":
-        return float(stats.kendalltau(xs, ys).statistic)
+        return float(cast(Any, stats.kendalltau(xs, ys)).statistic)
     # scipy's numbers, without its tests of significance: bootstraps ask thousands of times
     sides = (xs, ys) if measure == "pearson" else (_ranks(xs), _ranks(ys))
     return float(np.corrcoef(*sides)[0, 1])

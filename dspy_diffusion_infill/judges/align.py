@@ -29,7 +29,8 @@ from dspy_diffusion_infill.judges.prometheus import Judge
 from dspy_diffusion_infill.optimizer import DiffusionInfill
 from dspy_diffusion_infill.prompts.canvas import Denoising, Infiller
 from dspy_diffusion_infill.prompts.locks import Lock
-from dspy_diffusion_infill.prompts.windows import Masking, SlidingWindow
+from dspy_diffusion_infill.prompts.program import instructions_of
+from dspy_diffusion_infill.prompts.windows import SlidingWindow
 from dspy_diffusion_infill.search.budget import Budget, Preset
 from dspy_diffusion_infill.search.fingerprint import digest
 from dspy_diffusion_infill.search.journal import Journal, open_journal
@@ -65,7 +66,7 @@ class Alignment:
             f"{self.after.num_unscored} after. Intervals are 95 %, over documents."
         )
         table = ["| with people | before | after | gain |", "|---|---|---|---|", *rows]
-        instructions = self.judge.grade.signature.instructions
+        instructions = instructions_of(self.judge)["grade"]
         return "\n".join([*table, "", counts, "", "````", instructions, "````", ""])
 
 
@@ -74,7 +75,7 @@ def align_judge(
     *,
     judge: Judge,
     infiller: str | os.PathLike[str] | Infiller | None = None,
-    masking: Masking = SlidingWindow(),  # noqa: B008  (frozen, as the one below)
+    masking: SlidingWindow = SlidingWindow(),  # noqa: B008  (frozen, as the one below)
     denoising: Denoising = Denoising(),  # noqa: B008
     budget: Preset | Budget = "light",
     held_out: float = 0.5,
@@ -143,7 +144,7 @@ def align_judge(
 
 def rubric_locks(judge: Judge) -> list[Lock]:
     """Locks on everything in a judge's instructions but what its rubric says."""
-    instructions, rubric = judge.grade.signature.instructions, judge.rubric
+    instructions, rubric = instructions_of(judge)["grade"], judge.rubric
     open_text = (
         next((text for text in (rubric.text, rubric.criterion) if text in instructions), "") if rubric else ""
     )
