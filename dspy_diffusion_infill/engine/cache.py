@@ -1,12 +1,13 @@
 """Forward passes of the reverse process, and the keys and values that they need not compute again.
 
 Three modes. *exact*: every step is a full pass. *window*: one full pass a canvas; later steps compute the
-masked places alone, which attend to the keys and values that the first pass left everywhere else. *context*:
-as *window*, and the few-shot context is encoded by itself, blind to the instructions, once for all canvases
-that share it.
+masked places and their neighbours alone, which attend to the keys and values that the first pass left
+everywhere else. *context*: as *window*, and the few-shot context is encoded by itself, blind to the
+instructions, once for all canvases that share it.
 
 Source: the dual cache of Fast-dLLM (arXiv:2505.22618), for *window*. Differs: batched, masks may lie
-anywhere, and the candidates of a canvas share its keys and values instead of copying them.
+anywhere, neighbours are computed again, and the candidates of a canvas share its keys and values instead of
+copying them.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import max_pool1d, pad
 
 from dspy_diffusion_infill.engine.keyvalues import KeyValues
 from dspy_diffusion_infill.engine.model import MaskPredictor
@@ -27,6 +28,9 @@ from dspy_diffusion_infill.engine.rows import max_batch_tokens
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.prompts.canvas import CacheMode
 
+NEIGHBOURS = 32
+"""Places on either side of a mask that later steps compute as well: what stands next to a window changes most
+with what it is filled with."""
 MAX_PACKED_TOKENS = 512
 """Of one canvas's candidates in one pass: each attends, in vain, to the places of all the others."""
 
@@ -131,10 +135,10 @@ class FullPasses:
 
 
 class WindowPasses:
-    """Modes *window* and *context*: one full pass a canvas, then the masked places alone.
+    """Modes *window* and *context*: one full pass a canvas, then the masked places and their neighbours.
 
-    After the first pass a row of a batch is a canvas with all its candidates: their masked places lie one
-    behind the other, and a mask keeps each candidate's from the others'.
+    After the first pass a row of a batch is a canvas with all its candidates: what is computed of them lies
+    one behind the other, and a mask keeps each candidate's from the others'.
 
     Args:
         model: The mask predictor.
@@ -146,7 +150,7 @@ class WindowPasses:
         self._memory: KeyValues | None = None
 
     def logits(self, ids: Tensor, attention_mask: Tensor, wanted: Tensor, rows: Sequence[int]) -> Tensor:
-        """A full pass over each canvas the first time; afterwards what was masked then."""
+        """A full pass over each canvas the first time; afterwards the places around what was masked then."""
         if self._memory is None:
             return self._first(ids, attention_mask, wanted)
         return self._later(self._memory, ids, wanted, torch.tensor(rows, device=ids.device))
@@ -170,9 +174,10 @@ class WindowPasses:
         return _repeat(logits, wanted, group)
 
     def _find_places(self, masked: Tensor, positions: Tensor) -> None:
-        """What later passes compute: places that are masked, and those that their logits are read from."""
+        """What later passes compute: places that are masked, where their logits are read, and neighbours."""
         shift = self._model.shift
-        self._computed = masked | pad(masked[:, shift:], (0, shift))
+        near = max_pool1d(masked.float()[:, None], 2 * NEIGHBOURS + 1, stride=1, padding=NEIGHBOURS)[:, 0] > 0
+        self._computed = masked | pad(masked[:, shift:], (0, shift)) | (near & (positions < 0))
         self._rank = self._computed.cumsum(1) - 1
         width = int(self._computed.sum(1).max())
         self._places = (~self._computed).int().argsort(dim=1, stable=True)[:, :width]
@@ -198,7 +203,7 @@ class WindowPasses:
         return self._model.score(hidden[canvas[at], candidate[at], rank])
 
     def _encode_candidates(self, memory: KeyValues, packed: Tensor) -> Tensor:
-        """Hidden states of the masked places of some candidates, [canvases, candidates, places, width]."""
+        """Hidden states of what is computed of some candidates, [canvases, candidates, places, width]."""
         num_canvases, num_candidates, width = packed.shape
         visible = torch.cat(
             [

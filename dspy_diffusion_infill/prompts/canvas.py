@@ -111,8 +111,8 @@ class Denoising:
     """Mask tokens of a masked part: as many as asked for, or the number near it that the model is surest of
     at its first step (adaptive), for about seven more passes a part."""
     cache: CacheMode = "auto"
-    """What a step reuses of earlier ones: nothing (exact); all but the masked places of its canvas, computed
-    once (window); and the few-shot context besides, computed once for all canvases, without sight of the
+    """What a step reuses of earlier ones: nothing (exact); all but what is near the masks of its canvas,
+    computed once (window); and the few-shot context besides, computed once for all canvases, without sight of the
     instructions (context). "auto": what `calibrate` chose for the model, else window."""
 
     def __post_init__(self) -> None:

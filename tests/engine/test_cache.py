@@ -19,6 +19,12 @@ from dspy_diffusion_infill.prompts.canvas import Denoising
 CONTEXT = [31, 90, 77, 215, 40, 12, 9]
 
 
+@pytest.fixture(autouse=True, params=[0, 1])
+def few_neighbours(request, monkeypatch):
+    """A canvas here is shorter than the neighbourhood of a window."""
+    monkeypatch.setattr(cache, "NEIGHBOURS", request.param)
+
+
 @pytest.fixture(scope="module")
 def grouped(published):
     """A model whose heads share keys and values, two by two."""
@@ -57,7 +63,9 @@ def by_hand(model, ids, num_context, blind):
     """
     length, split = len(ids), len(ids) - num_context
     masked = [at for at, token in enumerate(ids) if token == model.mask_token_id]
-    places = sorted({max(at - back, 0) for at in masked for back in range(model.shift + 1)})
+    end = split if blind else length
+    near = range(-max(cache.NEIGHBOURS, model.shift), cache.NEIGHBOURS + 1)
+    places = sorted({at + offset for at in masked for offset in near if 0 <= at + offset < end})
     now, copies, total = list(ids), [], 0.0
     for _ in masked:
         visible = torch.ones(length + len(copies), length + len(copies), dtype=torch.bool)
@@ -136,12 +144,14 @@ def shapes_of(grouped, mode, num_calls=1):
     return model.shapes
 
 
-def test_candidates_share_the_first_pass_in_every_mode(grouped):
+def test_candidates_share_the_first_pass_in_every_mode(grouped, monkeypatch):
+    monkeypatch.setattr(cache, "NEIGHBOURS", 1)
     assert shapes_of(grouped, "exact") == [(1, 13), (4, 13), (4, 13)]
-    assert shapes_of(grouped, "window") == [(1, 13), (1, 12), (1, 12)]
+    assert shapes_of(grouped, "window") == [(1, 13), (1, 20), (1, 20)]
 
 
-def test_a_context_is_encoded_once_for_all_calls(grouped):
+def test_a_context_is_encoded_once_for_all_calls(grouped, monkeypatch):
+    monkeypatch.setattr(cache, "NEIGHBOURS", 0)
     canvas = [(1, 6), (1, 12), (1, 12)]
     assert shapes_of(grouped, "context", num_calls=2) == [(1, 7), *canvas, *canvas]
 
