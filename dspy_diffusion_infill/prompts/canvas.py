@@ -112,8 +112,8 @@ class Denoising:
     at its first step (adaptive), for about seven more passes a part."""
     cache: CacheMode = "auto"
     """What a step reuses of earlier ones: nothing (exact); all but what is near the masks of its canvas,
-    computed once (window); and the few-shot context besides, computed once for all canvases, without sight of the
-    instructions (context). "auto": what `calibrate` chose for the model, else window."""
+    computed once (window); and the few-shot context besides, computed once for all canvases, without sight
+    of the instructions (context). "auto": what `calibrate` chose for the model, else window."""
 
     def __post_init__(self) -> None:
         if self.num_candidates < 1:
