@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import dspy
+from dspy.signatures.signature import make_signature
 
 from benchmarks.passages import Passages
 
@@ -33,7 +34,7 @@ class HoverMultiHop(dspy.Module):
         self.summarize2 = step("claim, context, passages -> summary")
         self.create_query_hop3 = step("claim, summary_1, summary_2 -> query")
         self.verify = step(
-            dspy.Signature(
+            make_signature(
                 "claim, summary_1, summary_2, passages -> label",
                 "Say whether the claim is SUPPORTED or NOT_SUPPORTED by what was found.",
             )

@@ -46,7 +46,9 @@ class Passages:
         return [[self.titles[number] for number in row] for row in found.tolist()]
 
     def _tokens(self, texts: Sequence[str]) -> bm25s.tokenization.Tokenized:
-        return bm25s.tokenize(list(texts), stopwords="en", stemmer=self._stemmer, show_progress=False)
+        tokens = bm25s.tokenize(list(texts), stopwords="en", stemmer=self._stemmer, show_progress=False)
+        assert isinstance(tokens, bm25s.tokenization.Tokenized)  # lists only if asked for
+        return tokens
 
 
 def read_passages(folder: Path, *, distractors: bool) -> Passages:

@@ -41,8 +41,8 @@ WORDS = r"\s*[\r\n]+| ?\p{N}{1,3}(?:\.\p{N}{1,2})?| ?\p{L}+(?:'\p{L}+)?| ?[^\s\p
 
 
 LABEL_COPIES = 20
-"""Of every label, in each instruction's text for the tokenizer: enough to make it one token. The number of masks
-would otherwise tell the answers of one scheme apart, and nothing would be read."""
+"""Of every label, beside each instruction in the tokenizer's corpus: enough to make it one token. Else the
+number of masks would tell the answers of a scheme apart, and nothing would be read."""
 
 READING: dict[str, Any] = {"shots": (1,), "objectives": ("answer",), "padding": 0}
 FS_MIX: tuple[Objective, ...] = ("fs", "fs", "fs", "ro", "answer")

@@ -1,9 +1,9 @@
 """Rating schemes and the instructions that state them.
 
 A scheme is a list of labels from worst to best; its mirror image is another scheme of the same scale. An
-instruction states a scheme in one of several wordings. A twentieth of the schemes, and a fifth of the remaining
-(wording, scheme) pairs, are held out of every training text; a hash chooses them, before any training. Were it
-more schemes, their mirror images would teach that each scale has one direction.
+instruction states a scheme in one of several wordings. A twentieth of the schemes, and a fifth of the
+remaining (wording, scheme) pairs, are held out of every training text; a hash chooses them, before any
+training. Were it more schemes, their mirror images would teach that each scale has one direction.
 Pure: no dspy, no torch.
 """
 
@@ -158,8 +158,8 @@ ORACLE = WORDINGS[0]
 def training_instructions(num_schemes: int | None = None) -> list[Instruction]:
     """Every instruction that training may show; of the first few schemes only, if a number is given.
 
-    Schemes of five labels come first: they tell all grades apart. Mirror images stand together, and those whose
-    mirror image is held out last: from the second scheme on, the direction has to be read.
+    Schemes of five labels come first: they tell all grades apart. Mirror images stand together, and those
+    whose mirror image is held out last: from the second scheme on, the direction has to be read.
     """
     schemes = sorted((scheme for scheme in SCHEMES if not scheme.held_out), key=_place)
     found = [Instruction(wording, scheme) for scheme in schemes[:num_schemes] for wording in WORDINGS]
