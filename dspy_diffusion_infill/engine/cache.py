@@ -176,7 +176,8 @@ class WindowPasses:
     def _find_places(self, masked: Tensor, positions: Tensor) -> None:
         """What later passes compute: places that are masked, where their logits are read, and neighbours."""
         shift = self._model.shift
-        near = max_pool1d(masked.float()[:, None], 2 * NEIGHBOURS + 1, stride=1, padding=NEIGHBOURS)[:, 0] > 0
+        reach = 0 if self._context else NEIGHBOURS  # beside a blind context it costs much and gained nothing
+        near = max_pool1d(masked.float()[:, None], 2 * reach + 1, stride=1, padding=reach)[:, 0] > 0
         self._computed = masked | pad(masked[:, shift:], (0, shift)) | (near & (positions < 0))
         self._rank = self._computed.cumsum(1) - 1
         width = int(self._computed.sum(1).max())

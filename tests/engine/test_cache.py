@@ -63,9 +63,9 @@ def by_hand(model, ids, num_context, blind):
     """
     length, split = len(ids), len(ids) - num_context
     masked = [at for at, token in enumerate(ids) if token == model.mask_token_id]
-    end = split if blind else length
-    near = range(-max(cache.NEIGHBOURS, model.shift), cache.NEIGHBOURS + 1)
-    places = sorted({at + offset for at in masked for offset in near if 0 <= at + offset < end})
+    reach = 0 if blind else cache.NEIGHBOURS
+    near = range(-max(reach, model.shift), reach + 1)
+    places = sorted({at + offset for at in masked for offset in near if 0 <= at + offset < length})
     now, copies, total = list(ids), [], 0.0
     for _ in masked:
         visible = torch.ones(length + len(copies), length + len(copies), dtype=torch.bool)
