@@ -60,8 +60,8 @@ def test_another_lm_gets_copro_in_front(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_the_task_lm_obeys_instructions_it_never_saw_and_not_the_vague_one():
-    """Right answers by the shipped model; a guess among the labels of these schemes is right in a third."""
-    schemes = held_out_schemes()[:3]
+    """Right answers by the shipped model; a guess among the labels of these schemes is right in a fifth."""
+    schemes = [scheme for scheme in held_out_schemes() if len(scheme.labels) == 5]
     examples = [split(generated_reviews(75), scheme, seed=0)[1] for scheme in schemes]
     with dspy.context(lm=task_lm(None), adapter=CompactAdapter()):
         oracle = [
