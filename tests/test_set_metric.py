@@ -79,12 +79,12 @@ def test_a_result_is_confirmed_by_the_score_of_the_set():
 
 def test_a_run_that_failed_counts_as_the_lowest_value():
     def answer(system, user):
-        return "" if user == "7" else str(int(user) - 5)
+        return "none" if user == "7" else str(int(user) - 5)
 
     optimizer = DiffusionInfill(
         value, infiller=ScriptedInfiller("x"), selection=Selection(set_metric=in_order)
     )
-    student = dspy.Predict(dspy.Signature("review -> rating", "Rate the text."))
+    student = dspy.Predict(dspy.Signature("review -> rating: int", "Rate the text."))
     with dspy.context(lm=rule_lm(answer), adapter=CompactAdapter(), num_threads=1):
         tuned = optimizer.compile(student, trainset=reviews(8))
     # 7 is taken for the lowest, -5, so that seven of 28 pairs are not in order
