@@ -29,7 +29,7 @@ from benchmarks.hover_program import MEASURES, HoverMultiHop, measures
 from benchmarks.passages import read_passages
 from benchmarks.report import write_json
 from benchmarks.retrieval import Claim, gold, read_claims
-from benchmarks.tuning import METHODS, Tuning, lm_of, tuned
+from benchmarks.tuning import Tuning, add_arguments, lm_of, tuned
 from dspy_diffusion_infill.errors import EvaluationError
 from dspy_diffusion_infill.prompts.compact import CompactAdapter
 from dspy_diffusion_infill.prompts.program import instructions_of
@@ -166,19 +166,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--lm", default="embedded", help="'embedded', or a model's name")
     parser.add_argument("--api-base", help="of the vLLM server that holds the LM")
-    parser.add_argument("--infiller", default="embedded", help="'embedded', a path, hub id or URL")
-    parser.add_argument("--proposer", help="LM that writes for COPRO and GEPA (the LM)")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["baseline", "infill"])
     parser.add_argument("--optimize", choices=MEASURES, default="recall")
-    parser.add_argument("--budget", choices=("light", "medium", "heavy"), default="light")
     parser.add_argument("--hops", type=int, default=3)
     parser.add_argument("--words", type=int, help="of each passage that are shown (8 for the embedded LM)")
-    parser.add_argument("--shots", type=int, default=16)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--limit", type=int, help="claims to measure on (all)")
-    parser.add_argument("--threads", type=int, default=16)
-    parser.add_argument("--resume", type=Path, help="folder of the journals")
-    parser.add_argument("--json", type=Path, help="file for the result")
+    add_arguments(parser)
     options = parser.parse_args(arguments)
     if options.words is None and options.lm == "embedded":
         options.words = 8

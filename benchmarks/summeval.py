@@ -29,7 +29,7 @@ import dspy
 
 from benchmarks.report import write_json
 from benchmarks.tables import improvement_lines, paper_lines, plain_row, row_lines
-from benchmarks.tuning import METHODS, Tuning, lm_of, tuned
+from benchmarks.tuning import Tuning, add_arguments, lm_of, tuned
 from dspy_diffusion_infill.judges.adapter import PROTOCOL
 from dspy_diffusion_infill.judges.agreement import Judged
 from dspy_diffusion_infill.judges.grading import grade
@@ -187,18 +187,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--conversation", help="there as well (the template's usual one)")
     parser.add_argument("--samples", type=int, default=1, help="replies a judgement, averaged")
-    parser.add_argument("--infiller", default="embedded", help="'embedded', a path, hub id or URL")
-    parser.add_argument("--proposer", help="LM that writes for COPRO and GEPA (the judge)")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["baseline", "infill"])
     parser.add_argument("--dimension", choices=TARGETS, default="overall")
-    parser.add_argument("--budget", choices=("light", "medium", "heavy"), default="light")
-    parser.add_argument("--shots", type=int, default=16)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--limit", type=int, help="records to judge (all 1,440)")
-    parser.add_argument("--threads", type=int, default=16)
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap samples")
-    parser.add_argument("--resume", type=Path, help="folder of the journals")
-    parser.add_argument("--json", type=Path, help="file for the result")
+    add_arguments(parser)
     options = parser.parse_args(arguments)
     options.template = options.template or ("brief" if options.judge == "embedded" else "judge")
     return options

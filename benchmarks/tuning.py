@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,19 @@ class Tuning:
     folder: Path | None
     """Holds a journal for each method and seed."""
     lock: LockSetting = "auto"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What every benchmark that tunes programs can be told."""
+    parser.add_argument("--infiller", default="embedded", help="'embedded', a path, hub id or URL")
+    parser.add_argument("--proposer", help="LM that writes for COPRO and GEPA (the LM that is asked)")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["baseline", "infill"])
+    parser.add_argument("--budget", choices=tuple(CALLS_PER_EXAMPLE), default="light")
+    parser.add_argument("--shots", type=int, default=16)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--threads", type=int, default=16)
+    parser.add_argument("--resume", type=Path, help="folder of the journals")
+    parser.add_argument("--json", type=Path, help="file for the result")
 
 
 def lm_of(
