@@ -51,7 +51,7 @@ RO_MIX: tuple[Objective, ...] = ("fs", "fs", "ro", "ro", "answer")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """Sizes, stages and seed. The checkpoint that ships was made by an earlier recipe; its card says which."""
+    """Sizes, stages and seed. An earlier recipe made the checkpoint that ships; its card says which."""
 
     hidden_size: int = 192
     intermediate_size: int = 576
