@@ -8,6 +8,7 @@ import pytest
 from benchmarks.demo_gap import Cell
 from benchmarks.unlock import METHODS, bars, draw, interval, run
 from benchmarks.unlock_models import VARIANTS, Models, Plan
+from dspy_diffusion_infill import demo
 from dspy_diffusion_infill.training import train
 from dspy_diffusion_infill.training.world import Stage
 from tests.training.conftest import TINY
@@ -32,6 +33,7 @@ def test_variants_take_equally_many_updates_from_one_parent():
 def test_a_short_run_measures_every_variant_and_a_second_one_only_reads_it(
     real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(demo, "NUM_SCORED", 20)
     models = Models(real, tmp_path / "work", SHORT)
     cells, seeds = run(models, [0], task=str(models.start))
     assert [set(cell.scores) for cell in cells] == [set(METHODS)]
