@@ -28,7 +28,7 @@ from dspy_diffusion_infill.demo import infill, score, split, task_lm, written_re
 from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
 from dspy_diffusion_infill.engine.model import load
 from dspy_diffusion_infill.prompts.canvas import Infiller
-from dspy_diffusion_infill.prompts.compact import CompactAdapter
+from dspy_diffusion_infill.prompts.last_line import LastLineAdapter
 from dspy_diffusion_infill.prompts.program import instructions_of
 from dspy_diffusion_infill.training.schemes import (
     ORACLE,
@@ -136,7 +136,7 @@ def run(domains: Sequence[Domain], schemes: Sequence[Scheme], seeds: Sequence[in
     infiller = DiffusionInfiller(load("embedded"))
     random = RandomInfiller(infiller)
     cells = []
-    with dspy.context(lm=task_lm(None), adapter=CompactAdapter()):
+    with dspy.context(lm=task_lm(None), adapter=LastLineAdapter()):
         for domain in domains:
             for scheme in schemes:
                 for seed in seeds:

@@ -40,7 +40,7 @@ from dspy_diffusion_infill.demo import ANSWER_TOKENS, infill, score, split
 from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
 from dspy_diffusion_infill.engine.model import load
 from dspy_diffusion_infill.prompts.canvas import Infiller
-from dspy_diffusion_infill.prompts.compact import CompactAdapter
+from dspy_diffusion_infill.prompts.last_line import LastLineAdapter
 from dspy_diffusion_infill.prompts.program import instructions_of
 from dspy_diffusion_infill.training.schemes import (
     ORACLE,
@@ -112,7 +112,7 @@ class Scores:
 
     def answering(self, model: str) -> Any:
         """DSPy's context with this task LM."""
-        return dspy.context(lm=DiffusionLM(model, max_tokens=ANSWER_TOKENS), adapter=CompactAdapter())
+        return dspy.context(lm=DiffusionLM(model, max_tokens=ANSWER_TOKENS), adapter=LastLineAdapter())
 
     def seed(self, seed: int, cells: Sequence[Cell]) -> Seed:
         """What the models of a seed say of themselves."""

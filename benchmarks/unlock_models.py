@@ -20,10 +20,15 @@ from dspy_diffusion_infill.training.grammar import Reviews
 from dspy_diffusion_infill.training.masking import Objective
 from dspy_diffusion_infill.training.monitor import HeldOut
 from dspy_diffusion_infill.training.saving import save
-from dspy_diffusion_infill.training.schemes import ORACLE, held_out_schemes, training_instructions
+from dspy_diffusion_infill.training.schemes import (
+    ORACLE,
+    Instruction,
+    held_out_schemes,
+    training_instructions,
+)
 from dspy_diffusion_infill.training.start import read_start, read_weights
 from dspy_diffusion_infill.training.train import Batches, train
-from dspy_diffusion_infill.training.world import RealReviews, Stage, World
+from dspy_diffusion_infill.training.world import PARTS, RealReviews, Stage, World
 
 VARIANTS = ("public", "ro", "fs", "fsro")
 
@@ -35,9 +40,9 @@ class Plan:
     recipe: Recipe = Recipe()  # noqa: RUF009  (frozen)
     start_updates: int = 300
     public: tuple[Stage, ...] = (
-        Stage(name="one", num_updates=220, learning_rate=1.5e-3, num_schemes=1, **READING),
-        Stage(name="ten", num_updates=300, learning_rate=1.5e-3, num_schemes=10, **READING),
-        Stage(name="all", num_updates=1200, learning_rate=1.5e-3, **READING),
+        Stage(name="one", num_updates=250, num_schemes=1, num_wordings=1, **READING),
+        Stage(name="forty", num_updates=500, num_schemes=40, num_wordings=1, **READING),
+        Stage(name="all", num_updates=1200, **READING),
         Stage(name="sft", num_updates=300, learning_rate=1.2e-3, objectives=("ro",)),
     )
     """Response-only SFT: whole answers masked first, on ever more schemes, or reading never starts."""
@@ -83,8 +88,8 @@ class Models:
         vocabulary = read_start(str(empty)).vocabulary
         tokens, seed = self.plan.recipe.batch_tokens, self.plan.recipe.seed
 
-        def make(update: int) -> dict[str, Tensor]:
-            return unpaired(vocabulary, tokens, f"{seed}:{update}")
+        def make(number: int) -> dict[str, Tensor]:
+            return unpaired(vocabulary, tokens // PARTS, f"{seed}:{number}")
 
         stage = replace(first, name="unpaired", num_updates=self.plan.start_updates, learning_rate=1.5e-3)
         self._train("start", empty, [(stage, make)])
@@ -93,7 +98,7 @@ class Models:
         tokens = self.plan.recipe.batch_tokens
 
         def batch_of(stage: Stage) -> Callable[[int], dict[str, Tensor]]:
-            return lambda update: self.world.batch(stage, tokens, seed, update)
+            return lambda number: self.world.batch(stage, tokens, seed, number)
 
         if (self.work / name).is_dir():
             return self.work / name
@@ -111,11 +116,13 @@ class Models:
         for stage, make in stages:
             trainer = train(
                 model,
-                Batches(make, stage.num_updates),
+                Batches(make, stage.num_updates * PARTS),
                 self.work / f"{name}-work" / stage.name,
                 learning_rate=stage.learning_rate,
                 warmup_updates=min(100, stage.num_updates // 4),
+                decay=stage.decay,
                 use_cpu=True,
+                accumulation=PARTS,
                 monitor=monitor,
                 monitor_updates=max(1, stage.num_updates // 8),
             )
@@ -150,9 +157,9 @@ def conversations(vocabulary: Vocabulary, count: int) -> list[Example]:
         scheme = schemes[number % len(schemes)]
         grade = random.choice(scheme.grades)
         turns = [
-            Message.text("system", ORACLE.format(worst=scheme.worst, best=scheme.best)),
+            Message.text("system", Instruction(ORACLE, scheme).text),
             Message.text("user", Reviews(random).draw(grade)[0]),
-            Message.text("assistant", scheme.label(grade)),
+            Message.text("assistant", Instruction(ORACLE, scheme).reply(grade)),
         ]
         rows.append(encode(turns, vocabulary))
     return rows

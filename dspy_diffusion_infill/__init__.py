@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dspy_diffusion_infill.prompts.canvas import Canvas, Denoising, Filling, Infiller, Masked, Message
     from dspy_diffusion_infill.prompts.compact import CompactAdapter
     from dspy_diffusion_infill.prompts.guards import Guard
+    from dspy_diffusion_infill.prompts.last_line import LastLineAdapter
     from dspy_diffusion_infill.prompts.templates import Template
     from dspy_diffusion_infill.prompts.windows import SlidingWindow
     from dspy_diffusion_infill.search.budget import Budget
@@ -36,6 +37,7 @@ _HOMES = {
     "Filling": "prompts.canvas",
     "Guard": "prompts.guards",
     "Infiller": "prompts.canvas",
+    "LastLineAdapter": "prompts.last_line",
     "Masked": "prompts.canvas",
     "Message": "prompts.canvas",
     "RemoteInfiller": "serving.client",
@@ -61,6 +63,7 @@ __all__ = [
     "Filling",
     "Guard",
     "Infiller",
+    "LastLineAdapter",
     "Masked",
     "Message",
     "RemoteInfiller",

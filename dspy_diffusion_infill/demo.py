@@ -21,7 +21,7 @@ from dspy.teleprompt import COPRO
 
 from dspy_diffusion_infill.optimizer import DiffusionInfill
 from dspy_diffusion_infill.prompts.canvas import Denoising, Infiller
-from dspy_diffusion_infill.prompts.compact import CompactAdapter
+from dspy_diffusion_infill.prompts.last_line import LastLineAdapter
 from dspy_diffusion_infill.prompts.program import instructions_of, with_instructions
 from dspy_diffusion_infill.report import write_report
 from dspy_diffusion_infill.training.schemes import (
@@ -74,7 +74,7 @@ def run_demo(
     scheme = next(scheme for scheme in held_out_schemes() if len(scheme.labels) == 5)
     shots, scored = split(written_reviews("test"), scheme, seed)
     oracle = ORACLE.format(worst=scheme.worst, best=scheme.best)
-    with dspy.context(lm=task_lm(lm), adapter=CompactAdapter()):
+    with dspy.context(lm=task_lm(lm), adapter=LastLineAdapter()):
         tuned = infill(shots, seed, base=COPRO(metric=exact, breadth=4, depth=1) if lm else None)
         compile_s = time.monotonic() - started
         instructions = {

@@ -7,6 +7,7 @@ import pytest
 from dspy.utils.exceptions import AdapterParseError
 
 from dspy_diffusion_infill.prompts.compact import CompactAdapter
+from dspy_diffusion_infill.prompts.last_line import LastLineAdapter
 
 ONE = dspy.Signature("review -> rating", "\n  Rate the text. \n")
 MANY = dspy.Signature("title, body -> label, score: int", "Judge.")
@@ -21,6 +22,17 @@ def test_one_field_each_way_shows_values_alone():
         {"role": "assistant", "content": "2"},
         {"role": "user", "content": "Superb: a joy."},
     ]
+
+
+@pytest.mark.parametrize("completion", ["5", "great\n5", "a thought\nand one more\n 5 \n\n"])
+def test_the_last_line_is_the_answer_of_one_that_thinks_first(completion: str):
+    assert LastLineAdapter().parse(ONE, completion) == {"rating": "5"}
+
+
+def test_thoughts_without_an_answer_are_no_answer_and_several_fields_are_read_by_name():
+    with pytest.raises(AdapterParseError):
+        LastLineAdapter().parse(ONE, " \n ")
+    assert LastLineAdapter().parse(MANY, "hm\nlabel: good\nscore: 4") == {"label": "good", "score": 4}
 
 
 def test_many_fields_show_name_and_value_lines():

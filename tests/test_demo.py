@@ -25,7 +25,7 @@ from dspy_diffusion_infill.demo import (
 from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
 from dspy_diffusion_infill.engine.model import load
 from dspy_diffusion_infill.prompts.canvas import Canvas, Masked, Message
-from dspy_diffusion_infill.prompts.compact import CompactAdapter
+from dspy_diffusion_infill.prompts.last_line import LastLineAdapter
 from dspy_diffusion_infill.training.schemes import ORACLE, VAGUE, Scheme, held_out_schemes
 from tests.doubles import rule_lm
 
@@ -63,7 +63,7 @@ def test_the_task_lm_obeys_instructions_it_never_saw_and_not_the_vague_one():
     """Right answers by the shipped model; a guess among the labels of these schemes is right in a fifth."""
     schemes = [scheme for scheme in held_out_schemes() if len(scheme.labels) == 5]
     examples = [split(generated_reviews(75), scheme, seed=0)[1] for scheme in schemes]
-    with dspy.context(lm=task_lm(None), adapter=CompactAdapter()):
+    with dspy.context(lm=task_lm(None), adapter=LastLineAdapter()):
         oracle = [
             score(ORACLE.format(worst=scheme.worst, best=scheme.best), few)
             for scheme, few in zip(schemes, examples, strict=True)

@@ -17,7 +17,7 @@ from dspy_diffusion_infill.engine.vocabulary import Vocabulary
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.prompts.canvas import Message
 from dspy_diffusion_infill.training.loss import IGNORED
-from dspy_diffusion_infill.training.masking import Objective, full_sequence, response_only
+from dspy_diffusion_infill.training.masking import Objective, full_sequence, response_only, rest
 from dspy_diffusion_infill.training.packing import Noised, lay_out
 
 Weighting = Literal["mean", "inverse_t"]
@@ -79,9 +79,9 @@ def mask(example: Example, objective: Objective, seed: int, t: float | None = No
 
     Args:
         example: As `encode` made it.
-        objective: "fs", "ro" or "answer".
+        objective: "fs", "ro" or "rest".
         seed: Of this one draw; equal seeds mask equal tokens, whatever process draws.
-        t: Noise level; None draws it too. "answer" has none.
+        t: Noise level; None draws it too. "rest" has none.
 
     Returns:
         bool, [length].
@@ -91,9 +91,9 @@ def mask(example: Example, objective: Objective, seed: int, t: float | None = No
         return full_sequence(torch.tensor(example.maskable), generator, t)
     if objective == "ro":
         return response_only(torch.tensor(example.response), generator, t)
-    if objective == "answer":
-        return torch.tensor(example.response)
-    raise SettingsError(f"objective must be 'fs', 'ro' or 'answer'; got {objective!r}.")
+    if objective == "rest":
+        return rest(torch.tensor(example.response), generator)
+    raise SettingsError(f"objective must be 'fs', 'ro' or 'rest'; got {objective!r}.")
 
 
 def noise(

@@ -1,9 +1,10 @@
 """The recipe of the embedded model: a small LLaDA that rates reviews and writes the instruction it was given.
 
-Reading comes first: the whole answer masked, on one rating scheme, ten, forty, all. Then full-sequence SFT,
-then a light response-only refinement; both mix the objectives, since response-only updates may erase the
-infilling and full-sequence ones alone teach the answers slowly. Differs from LLaDA: no pretraining on
-unpaired text, which delayed reading (docs/log.md).
+Reading comes first, on one rating scheme in one wording: a reply is an impression of the review, then its
+rating. Then 40 schemes and all of them; then, with the impression given, which rating it calls for in
+either direction of a scale, in two wordings and in all. Then full-sequence SFT, and a light response-only
+refinement; both mix the objectives, since response-only updates may erase the infilling. Differs from
+LLaDA: no pretraining on unpaired text, which delayed reading (docs/log.md).
 
     python -m dspy_diffusion_infill.training.embedded --data DIR --output DIR
 """
@@ -29,9 +30,9 @@ from dspy_diffusion_infill.engine.llada import CHAT
 from dspy_diffusion_infill.engine.vocabulary import Vocabulary
 from dspy_diffusion_infill.training.grammar import Reviews
 from dspy_diffusion_infill.training.masking import Objective
-from dspy_diffusion_infill.training.schemes import training_instructions
+from dspy_diffusion_infill.training.schemes import NUM_PAIRED, training_instructions
 from dspy_diffusion_infill.training.train import Batches, train
-from dspy_diffusion_infill.training.world import RealReviews, Stage, World
+from dspy_diffusion_infill.training.world import PARTS, RealReviews, Stage, World
 
 logger = logging.getLogger(__name__)
 
@@ -44,9 +45,15 @@ LABEL_COPIES = 20
 """Of every label, beside each instruction in the tokenizer's corpus: enough to make it one token. Else the
 number of masks would tell the answers of a scheme apart, and nothing would be read."""
 
-READING: dict[str, Any] = {"shots": (1,), "objectives": ("answer",), "padding": 0}
-FS_MIX: tuple[Objective, ...] = ("fs", "fs", "fs", "ro", "answer")
-RO_MIX: tuple[Objective, ...] = ("fs", "fs", "ro", "ro", "answer")
+READING: dict[str, Any] = {
+    "learning_rate": 8e-4,
+    "decay": False,
+    "shots": (1,),
+    "objectives": ("rest",),
+    "padding": 0,
+}
+FS_MIX: tuple[Objective, ...] = ("fs", "fs", "fs", "ro", "rest")
+RO_MIX: tuple[Objective, ...] = ("fs", "fs", "ro", "ro", "rest")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,16 +64,33 @@ class Recipe:
     intermediate_size: int = 576
     num_layers: int = 5
     num_heads: int = 6
-    vocab_size: int = 2048
+    vocab_size: int = 2560
     batch_tokens: int = 2000
     seed: int = 0
     stages: tuple[Stage, ...] = (
-        Stage(name="one", num_updates=220, learning_rate=1.5e-3, num_schemes=1, **READING),
-        Stage(name="ten", num_updates=400, learning_rate=1.5e-3, num_schemes=10, **READING),
-        Stage(name="forty", num_updates=600, learning_rate=1.5e-3, num_schemes=40, **READING),
-        Stage(name="all", num_updates=3600, learning_rate=1.5e-3, **READING),
-        Stage(name="fs", num_updates=2800, learning_rate=1.2e-3, objectives=FS_MIX, real_share=0.05),
-        Stage(name="ro", num_updates=500, learning_rate=6e-4, objectives=RO_MIX, real_share=0.1),
+        Stage(name="one", num_updates=250, num_schemes=1, num_wordings=1, **READING),
+        Stage(name="forty", num_updates=800, num_schemes=40, num_wordings=1, **READING),
+        Stage(name="all", num_updates=1200, **READING),
+        Stage(
+            name="direction",
+            num_updates=600,
+            num_schemes=40,
+            num_wordings=2,
+            impression_given=1.0,
+            **READING,
+        ),
+        Stage(name="scales", num_updates=500, num_wordings=2, impression_given=0.9, **READING),
+        Stage(
+            name="pairs",
+            num_updates=450,
+            num_schemes=NUM_PAIRED,
+            num_wordings=2,
+            impression_given=0.9,
+            **READING,
+        ),
+        Stage(name="wordings", num_updates=900, num_schemes=NUM_PAIRED, impression_given=0.9, **READING),
+        Stage(name="fs", num_updates=2000, learning_rate=8e-4, objectives=FS_MIX, real_share=0.05),
+        Stage(name="ro", num_updates=300, learning_rate=3e-4, objectives=RO_MIX, real_share=0.1),
     )
 
 
@@ -121,7 +145,8 @@ def build(data: Path, output: Path, recipe: Recipe, *, use_cpu: bool = False) ->
 
 
 def _batches(world: World, stage: Stage, recipe: Recipe) -> Batches:
-    return Batches(partial(world.batch, stage, recipe.batch_tokens, recipe.seed), stage.num_updates)
+    make = partial(world.batch, stage, recipe.batch_tokens, recipe.seed)
+    return Batches(make, stage.num_updates * PARTS)
 
 
 def _run(
@@ -137,9 +162,11 @@ def _run(
             batches,
             work / stage.name,
             learning_rate=stage.learning_rate,
-            warmup_updates=min(100, stage.num_updates // 4),
+            warmup_updates=min(50, stage.num_updates // 4),
+            decay=stage.decay,
             seed=recipe.seed,
             use_cpu=use_cpu,
+            accumulation=PARTS,
         )
         model.save_pretrained(work / "saving")
         (work / "saving").rename(done)

@@ -11,8 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Objective = Literal["fs", "ro", "answer"]
-"""Full-sequence masking; response-only masking; or the whole response masked, as when an answer begins."""
+Objective = Literal["fs", "ro", "rest"]
+"""Full-sequence masking; response-only masking; or the rest of the response masked, from anywhere on."""
 
 
 def full_sequence(maskable: Tensor, generator: torch.Generator, t: float | None = None) -> Tensor:
@@ -61,6 +61,24 @@ def response_only(response: Tensor, generator: torch.Generator, t: float | None 
         positions = response.nonzero()[:, 0]
         masked[positions[torch.randint(len(positions), (), generator=generator)]] = True
     return masked
+
+
+def rest(response: Tensor, generator: torch.Generator) -> Tensor:
+    """Mask the response from one of its tokens on, any as likely: what is left while it is written in order.
+
+    Args:
+        response: bool, [length]; the maskable tokens of the response.
+        generator: Source of the noise.
+
+    Returns:
+        bool, [length].
+
+    Example:
+        >>> rest(torch.tensor([False, True, True, True]), torch.Generator().manual_seed(0)).tolist()
+        [False, False, False, True]
+    """
+    first = torch.randint(int(response.sum()), (), generator=generator)
+    return response & (response.cumsum(0) > first)
 
 
 def stratified(count: int, random: Random) -> list[float]:

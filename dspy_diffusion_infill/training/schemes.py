@@ -18,6 +18,11 @@ from dspy_diffusion_infill.training.grammar import NUM_GRADES
 _POSITIONS = {5: (0, 1, 2, 3, 4), 3: (0, 0, 1, 2, 2), 2: (0, 0, 0, 1, 1)}
 """Label of each grade, by the number of labels."""
 
+IMPRESSIONS = ("terrible", "bad", "okay", "good", "great")
+"""What a reply opens with, by grade. Which label a good review gets depends on the review and on the
+direction of the scale together; with the impression written down, a small model can learn either first
+(docs/log.md)."""
+
 RESULT = "[RESULT] "
 """Delimiter that some instructions ask for before the label, as Prometheus judges write it."""
 
@@ -67,7 +72,7 @@ class Instruction:
     """A wording of a scheme.
 
     Example:
-        >>> Instruction(WORDINGS[0], Scheme(("1", "2", "3", "4", "5"))).text
+        >>> Instruction(ORACLE, Scheme(("1", "2", "3", "4", "5"))).text
         'Rate the text (1-5).'
     """
 
@@ -83,8 +88,12 @@ class Instruction:
         return self.scheme.held_out or _bucket(self.wording, *self.scheme.labels) == 0
 
     def answer(self, grade: int) -> str:
-        """What a review of this grade is answered with."""
+        """The rating of a review of this grade."""
         return (RESULT if RESULT.strip() in self.wording else "") + self.scheme.label(grade)
+
+    def reply(self, grade: int) -> str:
+        """An impression, and on the next line the rating."""
+        return f"{IMPRESSIONS[grade]}\n{self.answer(grade)}"
 
 
 def _bucket(*parts: str, of: int = 5) -> int:
@@ -125,7 +134,11 @@ WORDS = (
 SCHEMES = tuple(Scheme(labels) for scale in _scales() for labels in (scale, scale[::-1]))
 """Every scale in both directions."""
 
+NUM_PAIRED = len(SCHEMES) - 2 * sum(scheme.held_out for scheme in SCHEMES)
+"""How many schemes are taught in both directions."""
+
 WORDINGS = (
+    "Bad={worst}, good={best}.",
     "Rate the text ({worst}-{best}).",
     "Rate ({worst}-{best}).",
     "Rate the review ({worst}-{best}).",
@@ -135,7 +148,6 @@ WORDINGS = (
     "Rate the text, {worst}..{best}.",
     "Worst={worst}, best={best}.",
     "Best={best}, worst={worst}.",
-    "Bad={worst}, good={best}.",
     "Good={best}, bad={worst}.",
     "Say ({best}) if good, ({worst}) if bad.",
     "Give ({worst}) for bad, ({best}) for good.",
@@ -152,17 +164,20 @@ very tokens of the answers, and a small model copies tokens long before it learn
 VAGUE = "Rate the text."
 """States no scheme; never paired with a label in training."""
 
-ORACLE = WORDINGS[0]
+ORACLE = WORDINGS[1]
 
 
-def training_instructions(num_schemes: int | None = None) -> list[Instruction]:
-    """Every instruction that training may show; of the first few schemes only, if a number is given.
+def training_instructions(
+    num_schemes: int | None = None, num_wordings: int | None = None
+) -> list[Instruction]:
+    """Every instruction that training may show; of the first few schemes and wordings, if numbers are given.
 
-    Schemes of five labels come first: they tell all grades apart. Mirror images stand together, and those
-    whose mirror image is held out last: from the second scheme on, the direction has to be read.
+    Schemes of five labels come first: they tell all grades apart. Mirror images stand together. Those whose
+    mirror image is held out come last: no scale before them has one direction, to be learned by heart.
     """
     schemes = sorted((scheme for scheme in SCHEMES if not scheme.held_out), key=_place)
-    found = [Instruction(wording, scheme) for scheme in schemes[:num_schemes] for wording in WORDINGS]
+    wordings = WORDINGS[:num_wordings]
+    found = [Instruction(wording, scheme) for scheme in schemes[:num_schemes] for wording in wordings]
     return [instruction for instruction in found if not instruction.held_out]
 
 
@@ -180,11 +195,11 @@ def nearest_training_instruction(text: str) -> Instruction:
     )
 
 
-def _place(scheme: Scheme) -> tuple[int, bool, int, tuple[str, ...]]:
+def _place(scheme: Scheme) -> tuple[bool, int, int, tuple[str, ...]]:
     """Where a scheme comes in training."""
     mirrored = Scheme(scheme.labels[::-1])
     order = _bucket("order", *sorted(scheme.labels), of=2**64)
-    return -len(scheme.labels), mirrored.held_out, order, scheme.labels
+    return mirrored.held_out, -len(scheme.labels), order, scheme.labels
 
 
 def _ordered(schemes: Iterable[Scheme]) -> list[Scheme]:

@@ -107,6 +107,7 @@ def train(
     *,
     learning_rate: float,
     warmup_updates: int,
+    decay: bool = True,
     seed: int = 0,
     save_updates: int = 200,
     use_cpu: bool = False,
@@ -128,6 +129,7 @@ def train(
         output: Folder of the checkpoints.
         learning_rate: At the peak.
         warmup_updates: Linear warm-up.
+        decay: Whether the learning rate then falls to zero.
         seed: Of dropout and the like; the noise is the batches' own.
         save_updates: Updates between checkpoints.
         use_cpu: Stay on the CPU even if there is a GPU.
@@ -150,7 +152,7 @@ def train(
         gradient_accumulation_steps=_own_share(accumulation),
         max_steps=len(batches) // accumulation,
         learning_rate=learning_rate,
-        lr_scheduler_type="cosine",
+        lr_scheduler_type="cosine" if decay else "constant_with_warmup",
         warmup_steps=warmup_updates,
         weight_decay=0.01,
         max_grad_norm=1.0,

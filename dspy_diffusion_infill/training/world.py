@@ -16,7 +16,10 @@ from dspy_diffusion_infill.prompts.canvas import Message
 from dspy_diffusion_infill.training.data import Example, collate, encode
 from dspy_diffusion_infill.training.grammar import NUM_GRADES, Reviews
 from dspy_diffusion_infill.training.masking import Objective
-from dspy_diffusion_infill.training.schemes import training_instructions
+from dspy_diffusion_infill.training.schemes import IMPRESSIONS, training_instructions
+
+PARTS = 2
+"""Batches an update: its shorter rows, and its longer ones. A third of a whole batch was padding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,12 +33,18 @@ class Stage:
     """Reviews a row; one of these a batch."""
     num_schemes: int | None = None
     """How many rating schemes there are; None: all but the held-out ones."""
+    num_wordings: int | None = None
+    """In how many wordings they are stated; None: all."""
+    decay: bool = True
+    """Whether the learning rate decays, or stays for the next stage to go on with."""
     objectives: tuple[Objective, ...] = ("fs",)
     """How rows are masked; one of these a row."""
     padding: int = 6
     """Most stop tokens trained on after the answer of a row with one review."""
     given_share: float = 0.85
     """Share of the rows whose reviews are never masked: their words are noise, the lesson is in the rest."""
+    impression_given: float = 0.0
+    """Share of whole replies whose impression is never masked: the lesson is which label it calls for."""
     real_share: float = 0.0
     """Share of the reviews that are real sentences."""
 
@@ -72,45 +81,61 @@ class World:
         self.vocabulary = vocabulary
         self.instructions = cache(training_instructions)
 
-    def batch(self, stage: Stage, batch_tokens: int, seed: int, update: int) -> dict[str, Tensor]:
-        """The noised batch of one update, drawn from its number.
+    def batch(self, stage: Stage, batch_tokens: int, seed: int, number: int) -> dict[str, Tensor]:
+        """A noised batch, drawn from its number. Each update takes `PARTS` of them.
 
         Args:
             stage: Says what the rows are.
-            batch_tokens: About how many tokens the batch has.
+            batch_tokens: About how many tokens an update has.
             seed: Of the recipe.
-            update: Number of the update in its stage.
+            number: Of the batch in its stage.
         """
+        update, part = divmod(number, PARTS)
         random = Random(f"{seed}:{stage.name}:{update}")
         shots = random.choice(stage.shots)
-        rows = self._like_long(random, shots, stage, batch_tokens // (15 + 25 * shots))
+        count = max(PARTS, batch_tokens // (15 + 25 * shots))
+        rows = sorted((self._row(random, shots, stage) for _ in range(count)), key=_length)
+        rows = rows[part * count // PARTS : (part + 1) * count // PARTS]
         objectives: list[Objective] = [random.choice(stage.objectives) for _ in rows]
-        return collate(rows, objectives, random.getrandbits(62), self.vocabulary)
-
-    def _like_long(self, random: Random, shots: int, stage: Stage, count: int) -> list[Example]:
-        """Rows of about one length, any length as likely as it is drawn: a third of a batch was padding."""
-        drawn = sorted(
-            (self._row(random, shots, stage) for _ in range(4 * count)), key=lambda row: len(row.ids)
-        )
-        first = random.randrange(4) * count
-        return drawn[first : first + count]
+        return collate(rows, objectives, random.getrandbits(62) + part, self.vocabulary)
 
     def _row(self, random: Random, shots: int, stage: Stage) -> Example:
-        """An instruction, and as many reviews with their answers, of grades that the scheme can tell."""
-        instruction = random.choice(self.instructions(stage.num_schemes))
+        """An instruction, and as many reviews with their answers, of grades that the scheme can tell.
+
+        A single review gets a whole reply. Several are laid out as examples with ratings, as a user has them.
+        """
+        instruction = random.choice(self.instructions(stage.num_schemes, stage.num_wordings))
+        answer = instruction.reply if shots == 1 else instruction.answer
         turns = [Message.text("system", instruction.text)]
         for _ in range(shots):
             grade = random.choice(instruction.scheme.grades)
             turns.append(Message.text("user", self._review(random, grade, stage.real_share)))
-            turns.append(Message.text("assistant", instruction.answer(grade)))
+            turns.append(Message.text("assistant", answer(grade)))
         given = frozenset({"user"}) if random.random() < stage.given_share else frozenset()
         padding = random.randint(0, stage.padding) if shots == 1 else 0
-        return encode(turns, self.vocabulary, given=given, padding=padding)
+        row = encode(turns, self.vocabulary, given=given, padding=padding)
+        if shots == 1 and random.random() < stage.impression_given:
+            return _with_given(row, len(self.vocabulary.encode(IMPRESSIONS[grade] + "\n")))
+        return row
 
     def _review(self, random: Random, grade: int, real_share: float) -> str:
         if random.random() < real_share:
             return self.real.draw(grade, random)
         return Reviews(random).draw(grade)[0]
+
+
+def _with_given(row: Example, count: int) -> Example:
+    """The same row, the first tokens of its response never masked."""
+    given = range(row.response.index(True), row.response.index(True) + count)
+
+    def without(flags: tuple[bool, ...]) -> tuple[bool, ...]:
+        return (*flags[: given.start], *[False] * count, *flags[given.stop :])
+
+    return Example(row.ids, without(row.maskable), without(row.response))
+
+
+def _length(row: Example) -> int:
+    return len(row.ids)
 
 
 def _rows(path: Path) -> list[dict]:

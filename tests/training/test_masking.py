@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dspy_diffusion_infill.training.masking import full_sequence, response_only
+from dspy_diffusion_infill.training.masking import full_sequence, response_only, rest
 
 NUM_DRAWS = 4000
 
@@ -65,3 +65,17 @@ def test_response_only_masks_each_token_with_one_probability_per_draw():
 def test_response_only_leaves_the_prompt_clean():
     response = torch.tensor([False, False, True, True])
     assert not draws(response_only, response)[:, :2].any()
+
+
+def test_rest_masks_from_any_token_of_the_response_on():
+    response = torch.tensor([False, True, True, False, True])
+    drawn = draws(rest, response)
+    found = {
+        tuple(row): int((drawn == torch.tensor(row)).all(1).sum()) for row in drawn.unique(dim=0).tolist()
+    }
+    assert sorted(tuple(int(flag) for flag in row) for row in found) == [
+        (0, 0, 0, 0, 1),
+        (0, 0, 1, 0, 1),
+        (0, 1, 1, 0, 1),
+    ]
+    assert all(abs(count - NUM_DRAWS / 3) < 180 for count in found.values())

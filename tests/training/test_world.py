@@ -1,14 +1,19 @@
 """Nothing that is held out reaches a training text."""
 
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import pytest
 
 from dspy_diffusion_infill.demo import written_reviews
+from dspy_diffusion_infill.engine.llada import CHAT
 from dspy_diffusion_infill.errors import SettingsError
+from dspy_diffusion_infill.training.data import Example
 from dspy_diffusion_infill.training.grammar import NUM_GRADES, Reviews
 from dspy_diffusion_infill.training.schemes import (
+    IMPRESSIONS,
+    ORACLE,
     SCHEMES,
     VAGUE,
     WORDINGS,
@@ -18,7 +23,7 @@ from dspy_diffusion_infill.training.schemes import (
     nearest_training_instruction,
     training_instructions,
 )
-from dspy_diffusion_infill.training.world import RealReviews, Stage, World
+from dspy_diffusion_infill.training.world import PARTS, RealReviews, Stage, World
 
 
 def test_a_scheme_labels_grades_from_worst_to_best():
@@ -52,7 +57,7 @@ def test_every_label_of_a_held_out_scheme_is_taught_in_another():
 
 
 def test_the_nearest_instruction_is_one_of_training_and_nearly_the_same():
-    oracle = Instruction(WORDINGS[0], held_out_schemes()[0]).text
+    oracle = Instruction(ORACLE, held_out_schemes()[0]).text
     nearest = nearest_training_instruction(oracle)
     assert not nearest.held_out
     assert nearest.text != oracle
@@ -86,6 +91,45 @@ def test_an_update_draws_the_same_batch_whenever_it_is_asked(world: World):
     one, same, next_one = (world.batch(stage, 300, 0, update) for update in (7, 7, 8))
     assert all(one[name].equal(same[name]) for name in one)
     assert one["labels"].shape != next_one["labels"].shape or not one["labels"].equal(next_one["labels"])
+
+
+def test_the_parts_of_an_update_are_its_shorter_and_its_longer_rows(world: World):
+    stage = Stage(name="all", num_updates=1, learning_rate=1e-3, shots=(1,))
+    shorter, longer = (world.batch(stage, 2000, 0, part)["attention_mask"].sum(1) for part in range(PARTS))
+    assert len(shorter) + len(longer) == 2000 // 40
+    assert shorter.max() <= longer.min()
+
+
+def test_a_stage_may_take_the_first_schemes_and_wordings_alone():
+    few = training_instructions(num_schemes=4, num_wordings=2)
+    assert {one.wording for one in few} == set(WORDINGS[:2])
+    assert len({one.scheme for one in few}) <= 4
+    assert few == [one for one in training_instructions(4) if one.wording in WORDINGS[:2]]
+
+
+def test_one_review_gets_an_impression_and_a_rating_and_several_get_ratings(world: World):
+    stage = Stage(name="all", num_updates=1, learning_rate=1e-3, num_schemes=1, num_wordings=1, padding=0)
+    scheme = training_instructions(1)[0].scheme
+    one, several = (_replies(world, world._row(Random(0), shots, stage)) for shots in (1, 4))
+    assert one in {f"{IMPRESSIONS[grade]}\n{scheme.label(grade)}" for grade in range(NUM_GRADES)}
+    assert set(several.split()) <= set(scheme.labels)
+
+
+def test_an_impression_that_is_given_is_never_masked_and_the_rating_is(world: World):
+    stage = Stage(name="all", num_updates=1, learning_rate=1e-3, num_schemes=1, num_wordings=1, padding=0)
+    row, given = (world._row(Random(0), 1, replace(stage, impression_given=share)) for share in (0.0, 1.0))
+    assert given.ids == row.ids
+    scheme = training_instructions(1)[0].scheme
+    assert _replies(world, given) in scheme.labels
+    learned = [a and not b for a, b in zip(row.maskable, given.maskable, strict=True)]
+    opening = world.vocabulary.decode([id for id, flag in zip(row.ids, learned, strict=True) if flag])
+    assert opening.strip() in IMPRESSIONS
+
+
+def _replies(world: World, row: Example) -> str:
+    """What is answered in a row, one reply a turn."""
+    ids = [id for id, flag in zip(row.ids, row.response, strict=True) if flag]
+    return world.vocabulary.decode(ids).replace(CHAT.end[0], " ").strip()
 
 
 def test_a_missing_data_file_is_named(tmp_path: Path):
