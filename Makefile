@@ -11,8 +11,9 @@ PIP := .venv/bin/python -m pip -qq --disable-pip-version-check
 demo: .venv/installed
 	@.venv/bin/diffusion-infill demo
 
+# One process a core; libraries that would each start as many threads are held to one.
 test: .venv/installed
-	.venv/bin/python -m pytest
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses auto --dist loadfile
 
 lint: .venv/installed
 	.venv/bin/ruff check .

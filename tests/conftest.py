@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 _cache = tempfile.TemporaryDirectory(prefix="diffusion-infill-tests-")
 os.environ.pop("DIFFUSION_INFILL_URL", None)
@@ -13,6 +14,9 @@ os.environ |= {
     "HF_HUB_OFFLINE": "1",
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else litellm fetches prices when imported
 }
+
+settings.register_profile("suite", deadline=None)  # a busy machine is no failure
+settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,9 @@ from dspy_diffusion_infill.search.metrics import Verdict
 DELIMITER = "[RESULT]"
 """Stands before the score in the reply of a Prometheus judge."""
 
-Form = Literal["result", "bare"]
-"""`result`: feedback, the delimiter, the score. `bare`: the score, with or without the delimiter."""
+Form = Literal["result", "bare", "line"]
+"""`result`: feedback, the delimiter, the score. `bare`: the score, with or without the delimiter. `line`: the
+score on the last line, whatever stands before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,9 @@ def read_reply(reply: str, scale: Scale, form: Form = "result") -> Verdict:
         Verdict(score=4.2, feedback='Apt, if dry.')
     """
     reply = _unwrapped(reply.translate(_WIDE).strip())
+    if form == "line":
+        thought, _, line = reply.rpartition("\n")
+        return Verdict(read_reply(line, scale, "bare").score, thought.strip() or None)
     if not reply:
         raise Unscored("The reply is empty.")
     delimiters = _own_delimiters(reply)
@@ -96,7 +100,8 @@ def write_reply(feedback: str, score: float, form: Form = "result") -> str:
         'Apt, if dry. [RESULT] 4'
     """
     number = write_number(score)
-    return number if form == "bare" else f"{feedback} {DELIMITER} {number}".lstrip()
+    written = {"result": f"{feedback} {DELIMITER} {number}", "line": f"{feedback}\n{number}", "bare": number}
+    return written[form].lstrip()
 
 
 def write_number(number: float) -> str:

@@ -151,6 +151,12 @@ BARE = [
     Case("I would say 4", NO_NUMBER, form="bare"),
     Case("5 (1-5)", SEVERAL, form="bare"),
     Case("0", OFF, form="bare"),
+    Case("great\n5", 5, form="line"),
+    Case("2 of 3 parts are fine.\n\n 4.5 \n", 4.5, form="line"),
+    Case("3", 3, form="line"),
+    Case("5\ngreat", NO_NUMBER, form="line"),
+    Case("great", NO_NUMBER, form="line"),
+    Case("great\n6", OFF, form="line"),
 ]
 
 CORPUS = [

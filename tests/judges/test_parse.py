@@ -42,7 +42,7 @@ def test_each_reply_is_worth_what_a_reader_says(case: Case):
         assert read_reply(case.reply, case.scale, case.form).score == case.expected
 
 
-@given(graded(), st.sampled_from(["result", "bare"]), st.text())
+@given(graded(), st.sampled_from(["result", "bare", "line"]), st.text())
 def test_what_is_written_is_read_back_on_every_scale(graded, form, feedback):
     scale, score = graded
     assert read_reply(write_reply(feedback, score, form), scale, form).score == score
