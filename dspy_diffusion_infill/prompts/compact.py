@@ -20,7 +20,7 @@ class CompactAdapter(dspy.Adapter):
     assistant turns. Field descriptions and types are not shown, so the instructions must say what is wanted;
     values are parsed by DSPy's own rules for their types.
 
-    The embedded model is taught in exactly this layout; its replies are for `LastLineAdapter`.
+    The embedded model is taught in exactly this layout.
 
     Raises:
         AdapterParseError: If a completion lacks a required output field, or a value does not fit its type.

@@ -12,8 +12,9 @@ from dspy_diffusion_infill.prompts.compact import CompactAdapter
 class LastLineAdapter(CompactAdapter):
     r"""Lay prompts out as `CompactAdapter` does, and read the answer from the last line of a completion.
 
-    What stands before that line is the model's own thought, which no field asks for. The embedded model opens
-    its replies with an impression ("great"), and ends them with the rating.
+    What stands before that line is the model's own thought, which no field asks for. Models made by the
+    recipe of the embedded model (`training/embedded.py`) open with an impression ("great") and end with
+    the rating.
 
     Raises:
         AdapterParseError: If a completion is empty, or a value does not fit its type.

@@ -58,7 +58,10 @@ RO_MIX: tuple[Objective, ...] = ("fs", "fs", "ro", "ro", "rest")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """Sizes, stages and seed. An earlier recipe made the checkpoint that ships; its card says which."""
+    """Sizes, stages and seed. An earlier recipe made the checkpoint that ships; its card says which.
+
+    The full-sequence stage of this one loses what the stages before it teach (docs/log.md).
+    """
 
     hidden_size: int = 192
     intermediate_size: int = 576
