@@ -107,15 +107,16 @@ class World:
         instruction = random.choice(self.instructions(stage.num_schemes, stage.num_wordings))
         answer = instruction.reply if shots == 1 else instruction.answer
         turns = [Message.text("system", instruction.text)]
+        grades = []
         for _ in range(shots):
-            grade = random.choice(instruction.scheme.grades)
+            grades.append(grade := random.choice(instruction.scheme.grades))
             turns.append(Message.text("user", self._review(random, grade, stage.real_share)))
             turns.append(Message.text("assistant", answer(grade)))
         given = frozenset({"user"}) if random.random() < stage.given_share else frozenset()
         padding = random.randint(0, stage.padding) if shots == 1 else 0
         row = encode(turns, self.vocabulary, given=given, padding=padding)
         if shots == 1 and random.random() < stage.impression_given:
-            return _with_given(row, len(self.vocabulary.encode(IMPRESSIONS[grade] + "\n")))
+            return _with_given(row, len(self.vocabulary.encode(IMPRESSIONS[grades[0]] + "\n")))
         return row
 
     def _review(self, random: Random, grade: int, real_share: float) -> str:

@@ -71,5 +71,5 @@ def test_the_noise_of_a_row_depends_on_its_seed_alone(vocabulary: Vocabulary):
 
 
 def test_an_unknown_objective_is_refused(vocabulary: Vocabulary):
-    with pytest.raises(SettingsError, match=r"objective must be 'fs', 'ro' or 'answer'; got 'both'\."):
+    with pytest.raises(SettingsError, match=r"objective must be 'fs', 'ro' or 'rest'; got 'both'\."):
         mask(encode(TURNS, vocabulary), "both", 0)  # pyright: ignore[reportArgumentType]
