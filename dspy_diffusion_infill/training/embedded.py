@@ -12,11 +12,12 @@ LLaDA: no pretraining on unpaired text, which delayed reading (docs/log.md).
 from __future__ import annotations
 
 import argparse
+import hashlib
 import logging
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -120,7 +121,8 @@ def build(data: Path, output: Path, recipe: Recipe, *, use_cpu: bool = False) ->
 
     Args:
         data: Folder with `sst5_train.jsonl`.
-        output: Receives the checkpoint, and beside it a folder of work in progress.
+        output: Receives the checkpoint; a folder beside it keeps what each stage made, so that a recipe
+            whose later stages change goes on from the earlier ones.
         recipe: What to build.
         use_cpu: Stay on the CPU even if there is a GPU.
     """
@@ -143,7 +145,6 @@ def build(data: Path, output: Path, recipe: Recipe, *, use_cpu: bool = False) ->
             use_cpu,
         )
     _save(model, tokenizer, vocabulary, output)
-    shutil.rmtree(work)
     logger.info("built in %.0f minutes", (time.monotonic() - started) / 60)
 
 
@@ -156,14 +157,15 @@ def _run(
     stage: Stage, model: LlamaForCausalLM, batches: Batches, work: Path, recipe: Recipe, use_cpu: bool
 ) -> LlamaForCausalLM:
     """One stage, or what it left behind if it is done."""
-    done = work / f"{stage.name}-done"
+    running = work / f"{stage.name}-{_fingerprint(recipe, stage)}"
+    done = running.with_name(running.name + "-done")
     if not done.is_dir():
         # On a CPU the backward pass of fused attention is slow: whole updates take 1.3 times as long.
         model.set_attn_implementation("eager")
         train(
             model,
             batches,
-            work / stage.name,
+            running,
             learning_rate=stage.learning_rate,
             warmup_updates=min(50, stage.num_updates // 4),
             decay=stage.decay,
@@ -173,7 +175,14 @@ def _run(
         )
         model.save_pretrained(work / "saving")
         (work / "saving").rename(done)
+        shutil.rmtree(running)
     return LlamaForCausalLM.from_pretrained(done)
+
+
+def _fingerprint(recipe: Recipe, stage: Stage) -> str:
+    """Of all that a stage's result depends on: sizes, seed, and the stages up to it."""
+    so_far = recipe.stages[: recipe.stages.index(stage) + 1]
+    return hashlib.sha256(repr(replace(recipe, stages=so_far)).encode()).hexdigest()[:8]
 
 
 def _config(recipe: Recipe, vocabulary: Vocabulary) -> LlamaConfig:
