@@ -13,6 +13,7 @@ from dspy_diffusion_infill.training.data import Example
 from dspy_diffusion_infill.training.grammar import NUM_GRADES, Reviews
 from dspy_diffusion_infill.training.schemes import (
     IMPRESSIONS,
+    NUM_PAIRED,
     ORACLE,
     SCHEMES,
     VAGUE,
@@ -42,6 +43,13 @@ def test_held_out_schemes_are_a_twentieth_and_their_mirror_images_are_taught():
     taught = {instruction.scheme for instruction in training_instructions()}
     assert not taught & set(held_out)
     assert all(Scheme(scheme.labels[::-1]) in taught for scheme in held_out)
+
+
+def test_schemes_of_one_direction_are_taught_last():
+    schemes = list(dict.fromkeys(one.scheme for one in training_instructions()))
+    held_out = set(held_out_schemes())
+    lonely = [Scheme(scheme.labels[::-1]) in held_out for scheme in schemes]
+    assert lonely == [False] * NUM_PAIRED + [True] * len(held_out)
 
 
 def test_no_training_instruction_says_what_a_held_out_one_says():
