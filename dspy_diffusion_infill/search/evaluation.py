@@ -11,15 +11,16 @@ import dspy
 
 from dspy_diffusion_infill.errors import MetricError
 from dspy_diffusion_infill.prompts.candidates import Candidate, key
-from dspy_diffusion_infill.prompts.program import with_instructions
 from dspy_diffusion_infill.search.budget import Meter
 from dspy_diffusion_infill.search.fingerprint import digest
 from dspy_diffusion_infill.search.gains import Gain, paired_gain
 from dspy_diffusion_infill.search.harvest import snapshot
 from dspy_diffusion_infill.search.journal import Journal
 from dspy_diffusion_infill.search.metrics import Metric, score_set
+from dspy_diffusion_infill.search.repeats import averaged, noise_floor
 from dspy_diffusion_infill.search.running import Run, Runner
 from dspy_diffusion_infill.search.selection import SetMetric
+from dspy_diffusion_infill.search.variants import Variants
 
 Prompt = tuple[tuple[str, str], ...]
 Place = tuple[Prompt, int]
@@ -44,6 +45,7 @@ class Evaluator:
         max_unscored: Largest share of the examples that may go unscored.
         set_metric: Makes one score of those of all examples; None takes their mean.
         keep_traces: Whether to keep of every run what each predictor was given and gave back.
+        repeats: Runs of a candidate on each example; they are numbered as further examples (`repeats`).
         journal: Gets every run, and gives those of an earlier process; they count as spent.
     """
 
@@ -59,15 +61,16 @@ class Evaluator:
         max_unscored: float,
         set_metric: SetMetric | None = None,
         keep_traces: bool = False,
+        repeats: int = 1,
         journal: Journal | None = None,
     ) -> None:
-        self._program, self._role, self._num_examples = program, role, len(examples)
+        self._variants, self._role, self._num_examples = Variants(program), role, len(examples)
         self._meter, self._max_unscored, self._keep_traces = meter, max_unscored, keep_traces
         self._examples, self._set_metric = examples, set_metric
         self._runner = Runner(metric, examples, role=role, meter=meter, num_threads=num_threads)
         self._journal, self._demos = journal, snapshot(program, {}).demos
-        self._order = list(range(len(examples)))
-        self._runs: dict[Place, Run] = {}
+        self._order = list(range(repeats * len(examples)))
+        self._runs: dict[Prompt, dict[int, Run]] = {}
         self._lowest, self._highest = 0.0, float("-inf")
         self.unscored: dict[int, str] = {}
         """Examples that count for no candidate, with the metric's reason."""
@@ -108,7 +111,7 @@ class Evaluator:
         """
         keep_traces = keep_traces or self._keep_traces
         wanted = {(key(candidate), example): candidate for candidate, example in pairs}
-        missing = [place for place in wanted if place not in self._runs]
+        missing = [place for place in wanted if place[1] not in self._runs.get(place[0], {})]
         todo = missing[: self._meter.take(len(missing))]
         done = {place: run for place in todo if (run := self._kept(place, keep_traces)) is not None}
         done |= self._run({place: wanted[place] for place in todo if place not in done}, keep_traces)
@@ -145,13 +148,17 @@ class Evaluator:
             partly: Whether the mean of a few scores will do.
         """
         num_scored = self.num_scored(candidate)
-        partly = partly and self._set_metric is None
-        whole = partly or num_scored == len(self.examples)
+        whole = (partly and self._set_metric is None) or num_scored == len(self.examples)
         return self.total(candidate) / num_scored if num_scored and whole else None
 
     def gain(self, before: Candidate, after: Candidate) -> Gain:
         """How much better one candidate is than another, on the examples that both were run on."""
-        return paired_gain(self.scores(before), self.scores(after), self._score_drawn)
+        pair = [averaged(self.scores(candidate), self._num_examples) for candidate in (before, after)]
+        return paired_gain(pair[0], pair[1], self._score_drawn)
+
+    def noise(self, before: Candidate, after: Candidate) -> float:
+        """What one candidate's score must exceed the other's by, lest the gain may be noise; or 0."""
+        return noise_floor([self.scores(before), self.scores(after)], self._num_examples)
 
     def num_failed(self, candidate: Candidate) -> int:
         """How many of the candidate's runs failed by its own fault."""
@@ -163,8 +170,8 @@ class Evaluator:
 
     def runs(self, candidate: Candidate) -> dict[int, Run]:
         """The candidate's runs on the examples that count, by example."""
-        prompt = key(candidate)
-        return {n: self._runs[prompt, n] for n in self.examples if (prompt, n) in self._runs}
+        found = self._runs.get(key(candidate), {})
+        return {n: found[n] for n in self.examples if n in found}
 
     def good_calls(self, candidate: Candidate) -> dict[str, list[dict[str, Any]]]:
         """What each predictor was given and gave back in runs that scored well, by predictor.
@@ -175,8 +182,7 @@ class Evaluator:
         scores = self.scores(candidate)
         runs = [run for run in self.runs(candidate).values() if run.score is not None]
         bar = fmean(scores.values()) if scores else 0.0
-        by_score = self._set_metric is None
-        good = [run for run in runs if not by_score or bar <= self._score(run) > self._lowest]
+        good = [run for run in runs if self._set_metric or bar <= self._score(run) > self._lowest]
         calls: dict[str, list[dict[str, Any]]] = {}
         for step in (step for run in good for step in run.trace or ()):
             calls.setdefault(step.predictor, []).append({**step.inputs, **step.outputs})
@@ -184,15 +190,17 @@ class Evaluator:
 
     def _run(self, wanted: Mapping[Place, Candidate], keep_traces: bool) -> dict[Place, Run]:
         places = list(wanted)
-        programs = {place[0]: with_instructions(self._program, wanted[place]) for place in places}
 
         def keep(number: int, run: Run) -> None:
             if self._journal is not None:
                 used = {"tokens": self._meter.tokens, "usd": self._meter.usd}
                 self._journal.write(self._journal_place(places[number]), {**run.record(), **used})
 
-        tasks = [(programs[prompt], example, keep_traces) for prompt, example in places]
-        runs = self._runner.run_all(tasks, keep)
+        tasks = (
+            (self._variants.get(candidate, place[1] // self._num_examples), place[1], keep_traces)
+            for place, candidate in wanted.items()
+        )
+        runs = self._runner.run_all(tasks, len(places), keep)
         return {place: run for place, run in zip(places, runs, strict=True) if run is not None}
 
     def _kept(self, place: Place, needs_trace: bool) -> Run | None:
@@ -224,7 +232,7 @@ class Evaluator:
         return self._lowest if run.score is None else run.score
 
     def _record(self, place: Place, run: Run) -> None:
-        self._runs.setdefault(place, run)
+        self._runs.setdefault(place[0], {}).setdefault(place[1], run)
         self.num_failures += run.failure is not None
         if run.unscored is not None:
             self.unscored[place[1]] = run.unscored
@@ -232,11 +240,10 @@ class Evaluator:
             self._lowest, self._highest = min(self._lowest, run.score), max(self._highest, run.score)
 
     def _check_unscored(self) -> None:
-        cap = self._max_unscored * self._num_examples
-        if len(self.unscored) > cap:
+        if len(self.unscored) > (cap := self._max_unscored * len(self._order)):
             example, reason = next(iter(self.unscored.items()))
             raise MetricError(
-                f"The metric must leave at most {cap:g} of {self._num_examples} {self._role} examples "
+                f"The metric must leave at most {cap:g} of {len(self._order)} {self._role} examples "
                 f"unscored (max_unscored); got {len(self.unscored)}, the first at {self._role} example "
-                f"{example}: {reason}"
+                f"{example % self._num_examples}: {reason}"
             )

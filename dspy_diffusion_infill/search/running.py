@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextvars
 import functools
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from dspy_diffusion_infill.search import failures
 from dspy_diffusion_infill.search.budget import Meter
 from dspy_diffusion_infill.search.journal import is_faithful
 from dspy_diffusion_infill.search.metrics import Metric
+from dspy_diffusion_infill.search.variants import lm_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class Runner:
 
     Args:
         metric: Higher is better.
-        examples: What to run on. Not modified.
+        examples: What to run on. Not modified. With 5 of them, number 7 is another run on number 2.
         role: Names the examples in errors: `valset` or `trainset`.
         meter: Granted a permit for each run; those not used are returned to it.
         num_threads: Runs at a time.
@@ -79,33 +80,48 @@ class Runner:
         self.outage: str | None = None
         """The error that every try ended in; nothing is run from then on."""
 
-    def run_all(self, tasks: Sequence[Task], keep: Callable[[int, Run], None]) -> list[Run | None]:
+    def run_all(
+        self, tasks: Iterable[Task], count: int, keep: Callable[[int, Run], None]
+    ) -> list[Run | None]:
         """Run in threads; None for those that a cap or an outage kept from running.
 
         Args:
-            tasks: What to run, in order.
+            tasks: What to run, in order; each is asked for when its turn comes to be handed out.
+            count: How many there are, and permits for them.
             keep: Called with the number of a task and its run, in the task's thread as soon as it is done.
 
         Raises:
             EvaluationError: If a program failed for a reason that says nothing about its prompt.
             MetricError: If the metric raised or returned no number.
         """
-        if not tasks:
+        if not count:
             return []
-        with ThreadPoolExecutor(self._num_threads) as pool:
-            # each task in a copy of this context: dspy.context(...) of the caller reaches the threads
-            futures = [
-                pool.submit(contextvars.copy_context().run, self._run, task, functools.partial(keep, n))
-                for n, task in enumerate(tasks)
-            ]
-            try:
-                return [future.result() for future in futures]
-            except BaseException:
-                self._meter.give_back(sum(future.cancel() for future in futures))
-                self._stop.set()
-                raise
+        begun: list[int] = []
+        try:
+            with ThreadPoolExecutor(self._num_threads) as pool:
+                return self._collect(pool, tasks, keep, begun)
+        except BaseException:
+            # Ctrl-C may come at any moment: what was begun is certain once every thread is done
+            self._meter.give_back(count - len(begun))
+            raise
 
-    def _run(self, task: Task, keep: Callable[[Run], None]) -> Run | None:
+    def _collect(
+        self, pool: Executor, tasks: Iterable[Task], keep: Callable[[int, Run], None], begun: list[int]
+    ) -> list[Run | None]:
+        futures = list[Future[Run | None]]()
+        try:
+            for n, task in enumerate(tasks):
+                # in a copy of this context: dspy.context(...) of the caller reaches the threads
+                run = contextvars.copy_context().run
+                futures.append(pool.submit(run, self._run, n, task, keep, begun))
+            return [future.result() for future in futures]
+        except BaseException:
+            self._stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+    def _run(self, number: int, task: Task, keep: Callable[[int, Run], None], begun: list[int]) -> Run | None:
+        begun.append(number)
         try:
             run = failures.retry(lambda: self._try(*task), failures.PAUSES, self._stop.wait)
         except InfillError as error:
@@ -117,17 +133,18 @@ class Runner:
         if run is None:
             self._meter.give_back(1)
         else:
-            keep(run)
+            keep(number, run)
         return run
 
     def _try(self, program: dspy.Module, example: int, keep_trace: bool) -> Run | None:
         if self._meter.reached() or self._stop.is_set():
             return None
-        where = f"{self._role} example {example}"
+        repeat, number = divmod(example, len(self._examples))
+        where = f"{self._role} example {number}"
         # a trace of its own (Refine and BestOfN need one), and no growth of the global trace and history
-        with dspy.context(trace=[], disable_history=True):
+        with dspy.context(trace=[], disable_history=True, lm=lm_for(dspy.settings.lm, repeat)):
             try:
-                prediction = program(**self._examples[example].inputs())
+                prediction = program(**self._examples[number].inputs())
             except Exception as error:
                 if not failures.is_prompts_fault(error):
                     raise EvaluationError(
@@ -136,10 +153,18 @@ class Runner:
                 return Run(failure=failures.describe(error))
             trace = _steps(program) if keep_trace else None
             try:
-                verdict = self._metric(self._examples[example], prediction, where=where)
+                verdict = self._metric(self._examples[number], prediction, where=where)
             except Unscored as reason:
                 return Run(unscored=str(reason) or "no reason given")
+        if verdict.feedback is None and trace is None:
+            return _scored(verdict.score)
         return Run(verdict.score, verdict.feedback, trace=trace)
+
+
+@functools.lru_cache(maxsize=1024)
+def _scored(score: float) -> Run:
+    """The same object for equal scores: a long search keeps very many."""
+    return Run(score)
 
 
 def _steps(program: dspy.Module) -> tuple[Step, ...]:
