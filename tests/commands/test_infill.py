@@ -72,5 +72,5 @@ def test_a_file_that_is_not_there_is_named(scripted: ScriptedInfiller):
     with pytest.raises(SettingsError, match=r"can be read; got none.txt: No such file or directory"):
         ran("none.txt")
     Path("latin.txt").write_bytes(b"\xe4")
-    with pytest.raises(SettingsError, match="got latin.txt: no UTF-8 text"):
+    with pytest.raises(SettingsError, match=r"got latin.txt: no UTF-8 text"):
         ran("latin.txt")

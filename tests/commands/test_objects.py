@@ -54,11 +54,11 @@ def test_a_module_that_does_not_import_says_why_and_where(here: Path, source: st
 
 
 def test_a_module_that_is_not_there_names_no_line_of_ours():
-    with pytest.raises(SettingsError, match="ModuleNotFoundError: No module named 'found_nowhere'\\.$"):
+    with pytest.raises(SettingsError, match=r"ModuleNotFoundError: No module named 'found_nowhere'\.$"):
         find_object("found_nowhere:program", option="program")
 
 
 def test_a_misspelt_object_gets_a_hint(here: Path):
     (here / "found_near.py").write_text("program = 1\n")
-    with pytest.raises(SettingsError, match="it has no 'progam'. Did you mean 'program'?"):
+    with pytest.raises(SettingsError, match=r"it has no 'progam'. Did you mean 'program'?"):
         find_object("found_near:progam", option="program")

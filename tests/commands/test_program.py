@@ -44,7 +44,7 @@ def test_a_program_is_there_or_made():
 
 
 def test_what_is_no_program_and_what_cannot_be_made_are_refused():
-    with pytest.raises(SettingsError, match="program must be a dspy.Module, .*; named_task:number is 3"):
+    with pytest.raises(SettingsError, match=r"program must be a dspy.Module, .*; named_task:number is 3"):
         find_program("named_task:number")
     with pytest.raises(
         SettingsError, match="named_task:Needy must make what is wanted without arguments; it rai"
@@ -58,7 +58,7 @@ def test_a_base_is_an_optimizer_or_a_class_made_with_the_metric():
     assert isinstance(base, COPRO)
     assert base.metric is len
     assert isinstance(find_base("named_task:labelled", len), LabeledFewShot)
-    with pytest.raises(SettingsError, match="base must be an optimizer of DSPy, .*; named_task:number is 3"):
+    with pytest.raises(SettingsError, match=r"base must be an optimizer of DSPy, .*; named_task:number is 3"):
         find_base("named_task:number", len)
     with pytest.raises(SettingsError, match="dspy:LabeledFewShot must make what is wanted from metric alone"):
         find_base("dspy:LabeledFewShot", len)

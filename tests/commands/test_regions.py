@@ -20,7 +20,7 @@ def test_the_prompt_says_where_to_infill_or_windows_slide_over_it():
     assert choose_masking("Rate it.", window=1) == SlidingWindow(window=1, stride=1, mask=1)
     assert choose_masking("Rate it.", stride=3, mask=2) == SlidingWindow(window=8, stride=3, mask=2)
     for sizes in ({"window": 8}, {"stride": 4}, {"mask": 8}):
-        with pytest.raises(SettingsError, match="must be left out for a prompt with {{mask:N}}"):
+        with pytest.raises(SettingsError, match=r"must be left out for a prompt with {{mask:N}}"):
             choose_masking("Rate {{mask:3}}.", **sizes)
     with pytest.raises(SettingsError, match="window must be at least 1; got 0"):
         choose_masking("Rate it.", window=0)
@@ -51,7 +51,7 @@ def test_windows_leave_out_what_an_optimizer_would_lock():
 
 @pytest.mark.parametrize("text", ["", " \n", "`locked`"])
 def test_a_prompt_with_nothing_to_rewrite_is_refused(text: str):
-    with pytest.raises(SettingsError, match="must hold text that is not locked, or {{mask:N}}"):
+    with pytest.raises(SettingsError, match=r"must hold text that is not locked, or {{mask:N}}"):
         regions(text, SlidingWindow(), WORDS)
 
 

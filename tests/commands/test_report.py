@@ -43,7 +43,7 @@ def test_the_pages_are_made_again_to_the_byte(run: Path):
 
 
 def test_a_folder_without_results_says_what_it_lacks(tmp_path: Path):
-    with pytest.raises(SettingsError, match="holds run.json; .* holds none.$"):
+    with pytest.raises(SettingsError, match=r"holds run.json; .* holds none.$"):
         ran(tmp_path)
     (tmp_path / "journal").mkdir()
     (tmp_path / "journal" / "journal.jsonl").touch()

@@ -57,9 +57,9 @@ def test_what_cannot_be_read_is_refused_with_its_place(tmp_path: Path, name: str
 
 
 def test_a_missing_file_and_another_encoding_are_named(tmp_path: Path):
-    with pytest.raises(SettingsError, match="got '.*none.jsonl': no such file"):
+    with pytest.raises(SettingsError, match=r"got '.*none.jsonl': no such file"):
         read_rows(str(tmp_path / "none.jsonl"))
-    with pytest.raises(SettingsError, match="must be UTF-8 text; .*latin.csv' is not"):
+    with pytest.raises(SettingsError, match=r"must be UTF-8 text; .*latin.csv' is not"):
         read_rows(written(tmp_path, "latin.csv", "a\nä\n", "latin-1"))
 
 
@@ -74,5 +74,5 @@ def test_a_folder_is_read_by_datasets_split_by_split(tmp_path: Path):
     (row,) = read_rows(str(tmp_path))
     assert row.values["split"] == "train"
     assert row.place == f"{tmp_path}, row 0"
-    with pytest.raises(SettingsError, match="perhaps with :split or :config:split behind it; got '.*:dev'"):
+    with pytest.raises(SettingsError, match=r"perhaps with :split or :config:split behind it; got '.*:dev'"):
         read_rows(f"{tmp_path}:dev")
