@@ -64,7 +64,7 @@ def _verify(source: str, as_json: bool) -> Sequence[Check]:
     except ImportError as error:
         raise MissingExtraError("Trying a checkpoint out", "engine") from error
     with only_json(as_json):
-        note(f"Loading {source}.")
+        note(f"\nLoading {source}.")
         started = time.perf_counter()
         model = load(source)
         seconds = time.perf_counter() - started
@@ -100,7 +100,7 @@ def _memory(device: Mapping[str, Any]) -> str:
 
 
 def _show_checks(checks: Sequence[Check]) -> None:
-    for number, check in enumerate(checks):
+    for check in checks:
         verdict = f"{check.verdict:<9}"
         shown = coloured(verdict, COLOURS[check.verdict], verdict)
-        say(f"{'' if number else chr(10)}{shown}{check.name:<14} {check.detail}")
+        say(f"{shown}{check.name:<14} {check.detail}")

@@ -56,5 +56,5 @@ def make_examples(
                 "or name those that are inputs with --inputs."
             )
         held = [name for name in (*needed, *optional) if name in row.values]
-        examples.append(dspy.Example(**row.values).with_inputs(*held))
+        examples.append(dspy.Example(dict(row.values)).with_inputs(*held))
     return examples

@@ -18,7 +18,7 @@ from dspy_diffusion_infill.commands.terminal import (
     quieten,
     say,
 )
-from dspy_diffusion_infill.errors import SettingsError
+from dspy_diffusion_infill.commands.texts import read_text
 from dspy_diffusion_infill.prompts.canvas import Denoising
 
 
@@ -59,19 +59,6 @@ def infill(
     else:
         note(f"Filled by {model.name}; log-likelihood in nats, then the text.")
         _show(found)
-
-
-def read_text(path: Path) -> str:
-    """Read a text file.
-
-    Raises:
-        SettingsError: If it is not there, or no UTF-8 text.
-    """
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "no UTF-8 text"
-        raise SettingsError(f"A text must be in a file that can be read; got {path}: {reason}.") from error
 
 
 def _show(found: list[Region]) -> None:

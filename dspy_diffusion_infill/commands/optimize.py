@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,7 +43,7 @@ def optimize(
     ] = "light",
     lock: Annotated[list[str] | None, typer.Option(help="Text to keep; may be given again.")] = None,
     seed: Annotated[int, typer.Option(help="Of fillings and order.")] = 0,
-    threads: Annotated[int | None, typer.Option(help="Program runs at a time.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Program runs at a time.")] = None,
     output: Annotated[Path, typer.Option(help="For program, report and journal.")] = Path("tuned"),
     resume: Annotated[bool, typer.Option(help="Go on from the journal in the output folder.")] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it may cost, and stop.")] = False,
@@ -57,15 +58,16 @@ def optimize(
     quieten(infiller)
     with only_json(as_json):
         found = _run(context.params)
-    if found is None:
-        return
-    print_json(found) if as_json else _show(found)
-    if found["stop_reason"] == "interrupted":
+    if as_json:
+        print_json(found)
+    elif "program" in found:
+        _show(found)
+    if found.get("stop_reason") == "interrupted":
         raise typer.Exit(INTERRUPTED)
 
 
-def _run(options: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Tune and save; None if nothing was to be spent."""
+def _run(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Tune and save, and say what was found; the estimate alone if nothing was to be spent."""
     from dspy_diffusion_infill.commands.program import asked, find_program, loading
     from dspy_diffusion_infill.commands.tuning import prepare, save
 
@@ -78,11 +80,12 @@ def _run(options: Mapping[str, Any]) -> dict[str, Any] | None:
         note(f"Budget: {options['budget']}. {estimate}")
         if options["dry_run"] or not _agreed(options["yes"]):
             note("Nothing was spent.")
-            return None
+            return {"estimate": asdict(estimate)}
         tuned = tuning.compile(total=estimate.metric_calls, resume=options["resume"])
     files = save(tuned, options["output"])
     report: dict[str, Any] = vars(tuned)["detailed_results"]
-    return {**_summary(report), **files, "load": loading(options["program"], made, files["program"])}
+    lines = loading(options["program"], made, files["program"])
+    return {"estimate": asdict(estimate), **_summary(report), **files, "load": lines}
 
 
 def _agreed(yes: bool) -> bool:

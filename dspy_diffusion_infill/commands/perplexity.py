@@ -11,6 +11,7 @@ import typer
 
 from dspy_diffusion_infill.commands.rows import Row, read_rows
 from dspy_diffusion_infill.commands.terminal import Json, note, only_json, print_json, quieten, say
+from dspy_diffusion_infill.commands.texts import read_text
 from dspy_diffusion_infill.errors import MissingExtraError, SettingsError
 
 if TYPE_CHECKING:
@@ -48,8 +49,6 @@ def perplexity(
 def _rows(file: str) -> list[Row]:
     """What a file holds: one text, or a text or a response with its prompt a row."""
     if Path(file).suffix.lower() not in (".jsonl", ".csv"):
-        from dspy_diffusion_infill.commands.infill import read_text
-
         return [Row({"text": read_text(Path(file))}, file)]
     rows = read_rows(file)
     for row in rows:

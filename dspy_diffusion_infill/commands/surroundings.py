@@ -38,8 +38,10 @@ def devices() -> list[dict[str, Any]]:
     ]
     if util.find_spec("torch") is None:
         return found
-    import torch
-
+    try:
+        import torch
+    except (ImportError, OSError) as error:  # a broken installation is what is looked for here
+        return [*found, {"device": "torch", "name": f"does not load: {error}", "memory": None}]
     for number in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(number)
         name = torch.cuda.get_device_name(number)

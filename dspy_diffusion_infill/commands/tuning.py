@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,15 +64,6 @@ def prepare(program: dspy.Module, options: Mapping[str, Any]) -> Tuning:
         InfillerUnavailableError: If no infiller answers.
     """
     metric = find_object(options["metric"], option="metric")
-    optimizer = DiffusionInfill(
-        metric,
-        base=find_base(options["base"], metric),
-        budget=read_budget(options["budget"]),
-        lock=options["lock"] or "auto",
-        seed=options["seed"],
-        num_threads=options["threads"],
-        log_dir=options["output"] / JOURNAL,
-    )
     named = options["inputs"]
     columns = [name.strip() for name in named.split(",")] if named else None
     sets = {
@@ -79,13 +71,23 @@ def prepare(program: dspy.Module, options: Mapping[str, Any]) -> Tuning:
         for name in ("trainset", "valset")
         if (source := options[name]) is not None
     }
-    # found last, since a model takes long to load; one object for estimate and run, so that it is loaded once
-    optimizer.infiller = connect(options["infiller"], Denoising())
+    optimizer = DiffusionInfill(
+        metric,
+        base=find_base(options["base"], metric),
+        budget=read_budget(options["budget"]),
+        lock=list(options["lock"] or ()) or "auto",
+        seed=options["seed"],
+        num_threads=options["threads"],
+        log_dir=Path(options["output"], JOURNAL),
+        # last, since a model takes long to load; and here, so that estimate and run share it
+        infiller=connect(options["infiller"], Denoising()),
+    )
     return Tuning(program, optimizer, sets)
 
 
-def save(tuned: dspy.Module, folder: Path) -> dict[str, str]:
+def save(tuned: dspy.Module, folder: str | os.PathLike[str]) -> dict[str, str]:
     """Write the tuned program and its report; where they are, by what they are."""
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tuned.save(folder / PROGRAM)
     return {"program": str(folder / PROGRAM), "report": str(write_report(tuned, folder))}
