@@ -84,7 +84,7 @@ def _run(options: Mapping[str, Any]) -> dict[str, Any]:
         tuned = tuning.compile(total=estimate.metric_calls, resume=options["resume"])
     files = save(tuned, options["output"])
     report: dict[str, Any] = vars(tuned)["detailed_results"]
-    lines = loading(options["program"], made, files["program"])
+    lines = loading(student, options["program"], made=made, file=files["program"])
     return {"estimate": asdict(estimate), **_summary(report), **files, "load": lines}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -74,23 +75,26 @@ def asked(program: dspy.Module, lm: str | None, api_base: str | None) -> Iterato
         yield ", ".join(dict.fromkeys(str(one.model) for one in lms))
 
 
-def loading(place: str, made: bool, file: str) -> list[str]:
-    """The lines of Python that load a tuned program.
+def loading(program: dspy.Module, place: str, *, made: bool, file: str) -> list[str]:
+    """The lines of Python that load a tuned program; two, or three if it has to be made.
 
     Args:
+        program: As it was before.
         place: `module:object`, as `find_program` takes it.
         made: Whether that makes the program.
         file: Where the tuned program is.
 
     Example:
-        >>> loading("qa:program", False, "tuned/program.json")
+        >>> loading(dspy.Predict("a -> b"), "qa:program", made=False, file="tuned/program.json")
         ['from qa import program', "program.load('tuned/program.json')"]
     """
     module, _, path = place.partition(":")
-    lines = [f"from {module} import {path.partition('.')[0]}"]
-    if made:
-        return [*lines, f"program = {path}()", f"program.load({file!r})"]
-    return [*lines, f"{path}.load({file!r})"]
+    lines = [f"from {module} import {path.partition('.')[0]}", *([f"program = {path}()"] if made else [])]
+    # DSPy loads an LM that is part of a program, its class and server, from a file that is trusted alone
+    pinned = any(predictor.lm is not None for _, predictor in program.named_predictors())
+    trusted = pinned and "allow_unsafe_lm_state" in inspect.signature(program.load).parameters
+    more = ", allow_unsafe_lm_state=True" if trusted else ""
+    return [*lines, f"{'program' if made else path}.load({file!r}{more})"]
 
 
 def _call(found: Any, place: str, **arguments: Any) -> Any:

@@ -73,7 +73,10 @@ def test_json_stands_alone_on_standard_output_and_says_what_was_found(files: Pat
     assert found["metric_calls"] == 80
     assert "text" in found["instructions_after"]["self"]
     assert found["program"] == str(Path("out", "program.json"))
-    assert found["load"] == ["from tuned_task import program", f"program.load({found['program']!r})"]
+    assert found["load"] == [
+        "from tuned_task import program",
+        f"program.load({found['program']!r}, allow_unsafe_lm_state=True)",
+    ]
 
 
 def test_the_same_line_goes_on_and_pays_for_no_score_twice(files: Path):

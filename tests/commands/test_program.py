@@ -87,9 +87,13 @@ def test_a_program_without_an_lm_is_refused_before_anything_is_spent():
 
 
 def test_the_lines_that_load_a_program_are_python():
-    assert loading("tasks.qa:Qa.best", True, "t/program.json") == [
+    program = dspy.Predict("a -> b")
+    assert loading(program, "tasks.qa:Qa.best", made=True, file="t/program.json") == [
         "from tasks.qa import Qa",
         "program = Qa.best()",
         "program.load('t/program.json')",
     ]
-    assert loading("qa:programs.one", False, "p") == ["from qa import programs", "programs.one.load('p')"]
+    first, second = loading(program, "qa:programs.one", made=False, file="p")
+    assert (first, second) == ("from qa import programs", "programs.one.load('p')")
+    program.set_lm(dspy.LM("openai/own"))
+    assert loading(program, "qa:it", made=False, file="p")[1] == "it.load('p', allow_unsafe_lm_state=True)"
