@@ -20,6 +20,8 @@ from dspy_diffusion_infill.prompts.canvas import Canvas, Denoising, Masked, Mess
 
 AGREEMENT = 0.95
 """Share of places whose likeliest token must be the same where logits may differ by rounding alone."""
+MIN_CHANGE = 1e-3
+"""Of logits, as a share of their spread, that is no rounding."""
 MAX_STOP_SHARE = 0.5
 """Share of end-of-text tokens from which on a model is taken for one that was never taught prompts."""
 
@@ -89,9 +91,10 @@ def check_sides(model: TextModel, canvas: Sequence[int]) -> Check:
     """What stands behind a mask changes what is written there; in a causal model it does not."""
     last = len(canvas) - list(canvas)[::-1].index(model.mask_token_id)
     turned = [*canvas[:last], *reversed(canvas[last:])]
-    change = float((_logits(model, [canvas]) - _logits(model, [turned])).abs().max())
-    detail = f"logits change by up to {change:.3g} with the text behind the mask"
-    return Check("both sides", "fine" if change > 1e-3 else "failed", detail)
+    logits = _logits(model, [canvas])
+    change = float((logits - _logits(model, [turned])).abs().max() / logits.std())
+    detail = f"logits change by up to {change:.2g} of their spread with the text behind the mask"
+    return Check("both sides", "fine" if change > MIN_CHANGE else "failed", detail)
 
 
 def check_caches(model: TextModel, canvases: Sequence[Sequence[int]]) -> Check:
@@ -100,7 +103,7 @@ def check_caches(model: TextModel, canvases: Sequence[Sequence[int]]) -> Check:
     if not isinstance(model, CachingPredictor):
         return Check(name, "fine", "exact alone: keys and values cannot be kept")
     ids, given = pad(canvases, model.device)
-    wanted, rows = ids == model.mask_token_id, range(len(canvases))
+    wanted, rows = (ids == model.mask_token_id) & given, range(len(canvases))
     with torch.inference_mode():
         cached, full = (
             passes.logits(ids, given, wanted, rows) for passes in (WindowPasses(model), FullPasses(model))

@@ -36,7 +36,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    infiller = ScriptedInfiller("Rate it: five", "Rate warm text")
+    infiller = ScriptedInfiller("five it", "warm five text")
     monkeypatch.setattr(tuning, "connect", lambda name, denoising: infiller)
     yield tmp_path
     sys.modules.pop("tuned_task", None)
@@ -68,10 +68,9 @@ def test_a_program_is_tuned_from_files_alone_and_loads_again(files: Path):
 def test_json_stands_alone_on_standard_output_and_says_what_was_found(files: Path):
     found = json.loads(ran("--json", "--output", "out", "--seed", "3", "--lock", "text").stdout)
     assert found["instructions_before"] == {"self": "Rate the text."}
-    assert (found["score_before"], found["stop_reason"]) == (0.0, "budget spent (metric_calls: 80)")
-    assert found["score_after"] > 0
-    assert found["metric_calls"] == 80
-    assert "text" in found["instructions_after"]["self"]
+    assert (found["score_before"], found["score_after"], found["stop_reason"]) == (0.0, 1.0, "perfect score")
+    assert found["instructions_after"]["self"].endswith("text.")  # "text" alone could be kept by chance
+    assert found["estimate"]["metric_calls"] == 80
     assert found["program"] == str(Path("out", "program.json"))
     assert found["load"] == [
         "from tuned_task import program",
@@ -83,7 +82,7 @@ def test_the_same_line_goes_on_and_pays_for_no_score_twice(files: Path):
     first, again = (json.loads(ran("--json").stdout) for _ in range(2))
     assert (first["resumed_calls"], again["resumed_calls"]) == (0, first["metric_calls"])
     assert again["instructions_after"] == first["instructions_after"]
-    with pytest.raises(SettingsError, match="of a run with another metric"):
+    with pytest.raises(SettingsError, match=r"of a run with another .*metric"):
         ran("--metric", "tuned_task:other")
     anew = json.loads(ran("--json", "--metric", "tuned_task:other", "--no-resume").stdout)
     assert anew["resumed_calls"] == 0
