@@ -2,93 +2,98 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import logging
 import sys
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
 
-from dspy_diffusion_infill.errors import InfillError, MissingExtraError
+from dspy_diffusion_infill.errors import InfillError, MissingExtraError, SettingsError
 
 try:
     import typer
-    from rich.console import Console
-    from rich.text import Text
 
+    from dspy_diffusion_infill.commands.demo import demo
+    from dspy_diffusion_infill.commands.doctor import doctor
+    from dspy_diffusion_infill.commands.infill import infill
+    from dspy_diffusion_infill.commands.optimize import optimize
+    from dspy_diffusion_infill.commands.perplexity import perplexity
+    from dspy_diffusion_infill.commands.report import report
+    from dspy_diffusion_infill.commands.terminal import FAILED, INTERRUPTED, USAGE
     from dspy_diffusion_infill.judges.command import judge
     from dspy_diffusion_infill.training.command import train
 except ImportError as error:
     raise SystemExit(str(MissingExtraError("The command line", "cli"))) from error
 
-app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
-console = Console(highlight=False, soft_wrap=True)
+USAGE_ERROR = typer.BadParameter.__base__ or typer.BadParameter
+"""What typer raises for every misused option; whose class it is changed from version to version."""
 
-WHAT = {
-    "before": "before",
-    "after": "after",
-    "oracle": "oracle, written by hand",
-    "nearest": "nearest training instruction",
-}
+app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-@app.callback()
-def root() -> None:
-    """Rewrite parts of a program's instructions with a masked diffusion LM; keep what measurably helps."""
-
-
-@app.command()
-def demo(
-    lm: Annotated[str | None, typer.Option(help="Any dspy.LM name; COPRO then writes first.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the examples and the fillings.")] = 0,
-    output: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("diffusion-infill-demo"),
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Run the main job on a model and data that ship with the package."""
-    console.print("Infilling a vague instruction from 16 labelled reviews; about a minute on two cores.")
-    _quieten()
-    from dspy_diffusion_infill.demo import NUM_SCORED, run_demo
+    """Rewrite parts of a program's instructions with a masked diffusion LM; keep what measurably helps.
 
-    found = run_demo(lm=lm, seed=seed, output=output)
-    labels = " ".join(found.scheme.labels)
-    console.print(f"\nLabels from worst to best: {labels}. No training text used this scheme.\n")
-    console.print(Text(f"  before  {found.instructions['before']}"))
-    console.print(Text("  after   ").append_text(_marked(found.instructions["after"], found.change)))
-    console.print(f"\nRight answers on {NUM_SCORED} other sentences:")
-    for name, text in found.instructions.items():
-        console.print(Text(f"  {found.scores[name]:6.1%}  {WHAT[name]:<29} {text}"))
-    spent = f"{found.metric_calls} metric calls, {found.compile_s:.0f} s to compile"
-    console.print(f"\n{spent}, {found.total_s:.0f} s in all.")
-    console.print(Text(f"Report: {found.report}"))
+    Exit codes: 0 fine, 1 the run failed, 2 what was asked for cannot be done and nothing was spent, 130
+    interrupted.
+    """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(USAGE)
 
 
-app.command()(train)
+for command in (demo, infill, optimize, train, perplexity, report, doctor):
+    app.command()(command)
 app.add_typer(judge, name="judge")
 
 
-def _quieten() -> None:
-    """The table says what the libraries' own lines would."""
-    logging.getLogger("dspy.evaluate").setLevel(logging.WARNING)
-    with contextlib.suppress(ModuleNotFoundError):  # the demo itself says what to install
-        importlib.import_module("transformers.utils.logging").disable_progress_bar()
-
-
-def _marked(text: str, change: Mapping[str, Any]) -> Text:
-    """The text with what changed in bold, and in brackets where there are no colours."""
-    end = change["start"] + len(change["after"])
-    before, changed, after = text[: change["start"]], text[change["start"] : end], text[end:]
-    if not console.is_terminal:
-        changed = f"[{changed}]"
-    return Text.assemble(before, (changed, "bold green"), after)
-
-
 def main() -> None:
-    """Run a command; an error of this package is one readable line."""
+    """Run a command; whatever goes wrong is one readable line."""
+    given = sys.argv[1:]
+    # taken out here, so that it may stand anywhere
+    sys.exit(run([word for word in given if word != "--debug"], debug="--debug" in given))
+
+
+def run(arguments: Sequence[str], *, debug: bool = False) -> int:
+    """Run a command.
+
+    Args:
+        arguments: As typed, without the program's name.
+        debug: Whether an error shows its traceback.
+
+    Returns:
+        The exit code.
+    """
     try:
-        app()
-    except InfillError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(Text(f"error: {error}"))
-        sys.exit(1)
+        return app(args=list(arguments), standalone_mode=False) or 0
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("interrupted", err=True)
+        return INTERRUPTED
+    except Exception as error:  # noqa: BLE001  (the last stop: nothing goes on from here)
+        if debug:
+            traceback.print_exception(error)
+        typer.echo(f"error: {one_line(error)}", err=True)
+        return USAGE if isinstance(error, USAGE_ERROR | SettingsError) else FAILED
+
+
+def one_line(error: Exception) -> str:
+    r"""An error's message and notes, without a line break.
+
+    Example:
+        >>> one_line(SettingsError("window must be at least 1;\n got 0."))
+        'window must be at least 1; got 0.'
+    """
+    notes = " ".join(getattr(error, "__notes__", ()))
+    if isinstance(error, USAGE_ERROR):
+        text = error.format_message()  # pyright: ignore[reportAttributeAccessIssue]  (typer's own)
+    elif isinstance(error, InfillError):
+        text = str(error)
+    else:
+        text = f"{type(error).__name__}: {error} --debug shows where."
+    return " ".join(f"{text} {notes}".split())
 
 
 if __name__ == "__main__":

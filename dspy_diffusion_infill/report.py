@@ -42,12 +42,31 @@ def write_report(program: object, folder: str | os.PathLike[str]) -> Path:
     Raises:
         SettingsError: If the program carries no results; nothing was written.
     """
-    run, folder = _run_of(program), Path(folder)
-    pages = {
-        "run.json": json.dumps(run, indent=1, default=str),
-        "report.md": markdown_summary(run),
-        "report.html": html_report(run),
-    }
+    run = _run_of(program)
+    return _write({"run.json": json.dumps(run, indent=1, default=str), **_pages(run)}, Path(folder))
+
+
+def write_pages(run: Mapping[str, Any], folder: str | os.PathLike[str]) -> Path:
+    """Write `report.html` and `report.md` again, from what `run.json` holds; else as `write_report`.
+
+    Raises:
+        SettingsError: If the results lack what a page shows; nothing was written.
+    """
+    try:
+        pages = _pages(run)
+    except (jinja2.UndefinedError, LookupError, TypeError, ValueError) as error:
+        raise SettingsError(
+            f"run.json must be as version {__version__} writes it; no page can be made of it: {error!r}."
+        ) from error
+    return _write(pages, Path(folder))
+
+
+def _pages(run: Mapping[str, Any]) -> dict[str, str]:
+    return {"report.md": markdown_summary(run), "report.html": html_report(run)}
+
+
+def _write(pages: Mapping[str, str], folder: Path) -> Path:
+    """Replace files, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder, prefix=".report-") as fresh:
         for name, page in pages.items():

@@ -12,6 +12,11 @@ import dspy_diffusion_infill
 ROOT = Path(__file__).parents[1]
 PACKAGE = "dspy_diffusion_infill"
 PURE = {
+    "commands.caps",
+    "commands.objects",
+    "commands.regions",
+    "commands.rows",
+    "commands.texts",
     "errors",
     "engine.schedule",
     "judges.parse",

@@ -1,31 +1,127 @@
-"""The command line, without a model."""
+"""The command line, without a model: help, errors and exit codes."""
 
+import os
+import resource
+import subprocess
 import sys
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from dspy_diffusion_infill import cli
-from dspy_diffusion_infill.errors import MissingExtraError, SettingsError
+from dspy_diffusion_infill.errors import InfillerUnavailableError, MissingExtraError, SettingsError
+
+AS_INSTALLED = (
+    "import sys; sys.argv[0] = 'diffusion-infill'; from dspy_diffusion_infill.cli import main; main()"
+)
+"""What the installed script does."""
 
 
-def test_help_names_the_commands():
+def run(code: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run Python with arguments, in a process of its own."""
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | variables)
+
+
+def seconds_of(code: str, *arguments: str) -> float:
+    """Processor time of a run, so that a busy machine does not count."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    run(code, *arguments)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def test_help_names_every_command_and_the_exit_codes():
     found = CliRunner().invoke(cli.app, ["--help"])
     assert found.exit_code == 0
-    assert "demo" in found.output
+    for name in ("demo", "infill", "optimize", "train", "perplexity", "report", "doctor", "judge", "--debug"):
+        assert f"\n  {name}" in found.output
+    assert "0 fine, 1 the run failed, 2 what was asked for cannot be done" in found.output
 
 
-def test_an_error_of_the_package_is_one_line_and_no_traceback(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_help_takes_less_than_half_a_second():
+    assert min(seconds_of(AS_INSTALLED, "--help") for _ in range(3)) < 0.5
+
+
+def test_help_loads_neither_dspy_nor_torch():
+    code = (
+        "import sys; from dspy_diffusion_infill import cli; names = ['', 'demo', 'infill', 'optimize',"
+        " 'train', 'perplexity', 'report', 'doctor', 'judge align'];"
+        " codes = {cli.run([*name.split(), '--help']) for name in names};"
+        " print(codes, {'dspy', 'torch', 'transformers', 'rich'} & set(sys.modules))"
+    )
+    assert run(code).stdout.splitlines()[-1] == "{0} set()"
+
+
+def test_a_misused_command_is_one_line_and_exit_code_2():
+    done = run(AS_INSTALLED, "infil")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == "error: No such command 'infil'. Did you mean 'infill'?\n"
+
+
+def test_the_shell_completes_commands():
+    words = {"COMP_WORDS": "diffusion-infill per", "COMP_CWORD": "1"}
+    done = run(AS_INSTALLED, _DIFFUSION_INFILL_COMPLETE="complete_bash", **words)
+    assert done.stdout.split() == ["perplexity"]
+
+
+def fails(error: BaseException, *, debug: bool = False) -> int:
+    """The exit code of a command that raises."""
+
+    def refuse(**arguments: object) -> None:
+        raise error
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "app", refuse)
+        return cli.run([], debug=debug)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (SettingsError("window must be at least 1; got 0."), 2, "error: window must be at least 1; got 0."),
+        (typer.BadParameter("no such file"), 2, "error: Invalid value: no such file"),
+        (InfillerUnavailableError("No infiller\n  answers."), 1, "error: No infiller answers."),
+        (OSError(28, "No space"), 1, "error: OSError: [Errno 28] No space --debug shows where."),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (typer.Abort(), 130, "interrupted"),
+    ],
+)
+def test_every_error_is_one_line_with_its_exit_code(
+    error: BaseException, code: int, line: str, capsys: pytest.CaptureFixture[str]
 ):
-    def refuse() -> None:
-        raise SettingsError("window must be at least 1; got 0.")
+    assert fails(error) == code
+    assert capsys.readouterr().err == f"{line}\n"
 
-    monkeypatch.setattr(cli, "app", refuse)
+
+def test_what_was_found_before_an_error_is_said_with_it(capsys: pytest.CaptureFixture[str]):
+    error = InfillerUnavailableError("Gone.")
+    error.add_note("The best so far:\nRate it.")
+    assert fails(error) == 1
+    assert capsys.readouterr().err == "error: Gone. The best so far: Rate it.\n"
+
+
+def test_debug_shows_the_traceback_wherever_it_stands(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    assert fails(SettingsError("no."), debug=True) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[-1] == "error: no."
+    seen = []
+    monkeypatch.setattr(cli, "app", lambda **given: seen.append(given["args"]))
+    monkeypatch.setattr(sys, "argv", ["diffusion-infill", "demo", "--debug", "--seed", "1"])
     with pytest.raises(SystemExit) as stopped:
         cli.main()
-    assert stopped.value.code == 1
-    assert capsys.readouterr().err == "error: window must be at least 1; got 0.\n"
+    assert stopped.value.code == 0
+    assert seen == [["demo", "--seed", "1"]]
+
+
+def test_without_a_command_the_help_is_shown_and_the_exit_code_says_so(capsys: pytest.CaptureFixture[str]):
+    assert cli.run([]) == 2
+    assert "Commands:" in capsys.readouterr().out
 
 
 def test_without_torch_the_engine_says_what_to_install(monkeypatch: pytest.MonkeyPatch):

@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 
+from dspy_diffusion_infill.engine import probe
 from dspy_diffusion_infill.engine.cache import CachingPredictor
 from dspy_diffusion_infill.engine.denoise import infill
 from dspy_diffusion_infill.engine.likelihood import Target, estimate_nelbo
 from dspy_diffusion_infill.engine.model import MaskPredictor, TextModel
 from dspy_diffusion_infill.engine.reverse import Decoding
 from dspy_diffusion_infill.errors import SettingsError
-from dspy_diffusion_infill.prompts.canvas import CacheMode, Denoising, Masked, Message
-from dspy_diffusion_infill.prompts.windows import SlidingWindow
+from dspy_diffusion_infill.prompts.canvas import CacheMode, Denoising
 
 logger = logging.getLogger(__name__)
 
@@ -30,23 +30,6 @@ MODES: tuple[CacheMode, ...] = ("exact", "window", "context")
 FILE = "infill_calibration.json"
 USER_FOLDER = Path.home() / ".cache" / "dspy-diffusion-infill"
 """Where choices go if the checkpoint's own folder cannot be written."""
-
-_NUM_TOKENS = 8
-_INSTRUCTIONS = (
-    "Read the review and rate how much its writer liked the film. Answer with one number from 1 to 5, where "
-    "1 means that the writer hated it and 5 means that the writer loved it. Weigh the whole review: a dull "
-    "plot may be saved by the acting. Do not explain the answer."
-)
-_EXAMPLES = (
-    ("A warm and funny film, from the first scene to the last.", "5"),
-    ("The story is thin, and the jokes are older than the actors.", "2"),
-    ("I left before the end, and wish I had left sooner.", "1"),
-    ("Not bad, not good: it passes the time.", "3"),
-    ("The acting is fine, though the plot takes an hour to begin.", "3"),
-    ("A quiet film that stays with you for days.", "5"),
-    ("It looks beautiful, but there is nothing behind the pictures.", "2"),
-    ("Clever, well played, and a little too long.", "4"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +71,7 @@ def calibrate(model: TextModel) -> Calibration:
         >>> print(calibrate(load("GSAI-ML/LLaDA-8B-Instruct")))  # doctest: +SKIP
         cache mode window (exact: 21.34 s, 2.310 nats per token; window: 3.02 s, 2.318 nats per token; ...)
     """
-    if not isinstance(model, CachingPredictor):
-        raise SettingsError(
-            f"model must keep keys and values; {model.name} runs in cache mode 'exact' alone."
-        )
-    canvases, num_context = _canvases(model)
-    _measure("exact", model, canvases[:1], num_context[:1])  # the first pass on a device is slow
-    measured = tuple(_measure(mode, model, canvases, num_context) for mode in MODES)
+    measured = measure(model)
     limit = (1 + TOLERANCE) * measured[0].nll
     best = min((one for one in measured if one.nll <= limit), key=lambda one: one.seconds)
     calibration = Calibration(best.mode, measured, _store(model, best.mode, measured))
@@ -102,34 +79,25 @@ def calibrate(model: TextModel) -> Calibration:
     return calibration
 
 
+def measure(model: TextModel) -> tuple[Measured, ...]:
+    """Fill the windows of a short prompt in each mode, the exact one first; nothing is written.
+
+    Raises:
+        SettingsError: If the model has no other mode than *exact*.
+    """
+    if not isinstance(model, CachingPredictor):
+        raise SettingsError(
+            f"model must keep keys and values; {model.name} runs in cache mode 'exact' alone."
+        )
+    canvases, num_context = probe.canvases(model)
+    _measure("exact", model, canvases[:1], num_context[:1])  # the first pass on a device is slow
+    return tuple(_measure(mode, model, canvases, num_context) for mode in MODES)
+
+
 def stored_choice(model: MaskPredictor) -> CacheMode | None:
     """The mode that `calibrate` chose for a model on this kind of device; None if it was never asked."""
     found = (_read(folder / FILE).get(_key(model)) for folder in _folders(model))
     return next((entry["choice"] for entry in found if entry), None)
-
-
-def _canvases(model: TextModel) -> tuple[list[list[int]], list[int]]:
-    """A canvas for each window of the instructions, and how many of its tokens are examples."""
-    vocabulary = model.vocabulary
-    turns = [
-        turn
-        for review, rating in _EXAMPLES
-        for turn in (Message.text("user", review), Message.text("assistant", rating))
-    ]
-    sliding = SlidingWindow(window=_NUM_TOKENS, stride=_NUM_TOKENS, mask=_NUM_TOKENS)
-    windows = sliding.windows(_INSTRUCTIONS, vocabulary.offsets(_INSTRUCTIONS))
-    masked = [
-        Message(
-            "system",
-            (_INSTRUCTIONS[: window.start], Masked(_NUM_TOKENS), _INSTRUCTIONS[window.end :]),
-        )
-        for window in windows
-    ]
-    while turns and max(len(vocabulary.lay_out([one, *turns]).ids) for one in masked) > model.context_length:
-        turns = turns[:-2]
-    canvases = [vocabulary.lay_out([message, *turns]).ids for message in masked]
-    alone = [len(vocabulary.lay_out([message]).ids) for message in masked]
-    return canvases, [len(ids) - length for ids, length in zip(canvases, alone, strict=True)]
 
 
 def _measure(
@@ -143,7 +111,7 @@ def _measure(
         Target(one.ids, [at for at, token in enumerate(ids) if token == model.mask_token_id])
         for ids, (one,) in zip(canvases, filled, strict=True)
     ]
-    estimates = estimate_nelbo(model, targets, num_samples=_NUM_TOKENS)
+    estimates = estimate_nelbo(model, targets, num_samples=probe.NUM_TOKENS)
     num_tokens = sum(estimate.num_tokens for estimate in estimates)
     return Measured(mode, seconds, sum(estimate.nelbo for estimate in estimates) / num_tokens)
 

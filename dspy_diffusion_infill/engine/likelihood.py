@@ -57,6 +57,12 @@ class _Sample:
     weight: float
 
 
+def text_target(vocabulary: Vocabulary, text: str) -> Target:
+    """A text's own tokens where instructions stand: as the system message of a conversation."""
+    layout = vocabulary.lay_out([Message.text("system", text)])
+    return Target(layout.ids, layout.contents[-1])
+
+
 def response_target(vocabulary: Vocabulary, prompt: Sequence[Message], response: str) -> Target:
     """The response's own tokens, given the prompt, in the model's chat format."""
     layout = vocabulary.lay_out([*prompt, Message.text("assistant", response)])

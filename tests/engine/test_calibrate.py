@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from dspy_diffusion_infill.engine import calibrate as module
+from dspy_diffusion_infill.engine import probe
 from dspy_diffusion_infill.engine.calibrate import FILE, Measured, calibrate, stored_choice
 from dspy_diffusion_infill.engine.decoder import BidirectionalDecoder
 from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
@@ -29,8 +30,8 @@ def planted(monkeypatch):
 
 
 def test_every_mode_is_measured_on_fillings_of_the_same_canvases(roomy, monkeypatch):
-    monkeypatch.setattr(module, "_INSTRUCTIONS", "Rate the review from 1 to 5.")
-    monkeypatch.setattr(module, "_EXAMPLES", (("A fine film", "5"), ("A dull plot", "2")))
+    monkeypatch.setattr(probe, "INSTRUCTIONS", "Rate the review from 1 to 5.")
+    monkeypatch.setattr(probe, "EXAMPLES", (("A fine film", "5"), ("A dull plot", "2")))
     calibration = calibrate(roomy)
     assert [one.mode for one in calibration.measured] == ["exact", "window", "context"]
     exact, *others = calibration.measured

@@ -1,0 +1,140 @@
+"""`diffusion-infill optimize`: a program, data and a metric in files; a tuned program and a report out."""
+
+import json
+import sys
+from pathlib import Path
+
+import dspy
+import pytest
+from typer.testing import CliRunner, Result
+
+from dspy_diffusion_infill.cli import app
+from dspy_diffusion_infill.commands import optimize as command
+from dspy_diffusion_infill.commands import tuning
+from dspy_diffusion_infill.errors import SettingsError
+from tests.doubles import ScriptedInfiller
+
+# each word in the instructions lets the LM answer five more of the examples
+SOURCE = """
+import dspy
+from tests.doubles import exact, obey, rule_lm
+
+print("a line that is no JSON")
+program = dspy.Predict(dspy.Signature("review -> rating", "Rate the text."))
+program.set_lm(rule_lm(obey))
+
+def other(example, prediction, trace=None):
+    return exact(example, prediction) / 2
+"""
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "tuned_task.py").write_text(SOURCE)
+    rows = [json.dumps({"review": str(n), "rating": f"y{n}"}) for n in range(8)]
+    (tmp_path / "train.jsonl").write_text("\n".join(rows))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    infiller = ScriptedInfiller("five it", "warm five text")
+    monkeypatch.setattr(tuning, "connect", lambda name, denoising: infiller)
+    yield tmp_path
+    sys.modules.pop("tuned_task", None)
+
+
+def ran(*options: str) -> Result:
+    fixed = ["optimize", "tuned_task:program", "--trainset", "train.jsonl", "--metric", "tuned_task:exact"]
+    return CliRunner().invoke(app, [*fixed, *options], catch_exceptions=False)
+
+
+def test_a_program_is_tuned_from_files_alone_and_loads_again(files: Path):
+    done = ran("--budget", "medium")
+    assert done.exit_code == 0
+    assert "Program tuned_task:program, LM rule/test; examples: 8 in the trainset." in done.stderr
+    assert "Metric calls: at most 240, 8 of them to score the start" in done.stderr
+    assert "score   0 -> 1 on the examples that select" in done.stdout
+    assert "before  Rate the text.\nafter   " in done.stdout
+    assert (files / "tuned" / "report.html").is_file()
+    assert (files / "tuned" / "run.json").is_file()
+    loading = done.stdout.split("Load it with\n")[1]
+    assert [line[:2] for line in loading.splitlines()] == ["  ", "  "]
+    names: dict[str, dspy.Predict] = {}
+    exec("\n".join(line.strip() for line in loading.splitlines()), names)
+    instructions = names["program"].signature.instructions
+    assert "warm" in instructions
+    assert "five" in instructions
+
+
+def test_json_stands_alone_on_standard_output_and_says_what_was_found(files: Path):
+    found = json.loads(ran("--json", "--output", "out", "--seed", "3", "--lock", "text").stdout)
+    assert found["instructions_before"] == {"self": "Rate the text."}
+    assert (found["score_before"], found["score_after"], found["stop_reason"]) == (0.0, 1.0, "perfect score")
+    assert found["instructions_after"]["self"].endswith("text.")  # "text" alone could be kept by chance
+    assert found["estimate"]["metric_calls"] == 80
+    assert found["program"] == str(Path("out", "program.json"))
+    assert found["load"] == [
+        "from tuned_task import program",
+        f"program.load({found['program']!r}, allow_unsafe_lm_state=True)",
+    ]
+
+
+def test_the_same_line_goes_on_and_pays_for_no_score_twice(files: Path):
+    first, again = (json.loads(ran("--json").stdout) for _ in range(2))
+    assert (first["resumed_calls"], again["resumed_calls"]) == (0, first["metric_calls"])
+    assert again["instructions_after"] == first["instructions_after"]
+    with pytest.raises(SettingsError, match=r"of a run with another .*metric"):
+        ran("--metric", "tuned_task:other")
+    anew = json.loads(ran("--json", "--metric", "tuned_task:other", "--no-resume").stdout)
+    assert anew["resumed_calls"] == 0
+
+
+def test_a_dry_run_and_a_no_spend_nothing(files: Path, monkeypatch: pytest.MonkeyPatch):
+    dry = ran("--dry-run", "--budget", "9")
+    assert "Metric calls: at most 9" in dry.stderr
+    assert dry.stderr.endswith("Nothing was spent.\n")
+    assert json.loads(ran("--dry-run", "--json").stdout)["estimate"]["metric_calls"] == 80
+    monkeypatch.setattr(command, "at_terminal", lambda: True)
+    monkeypatch.setattr(command.typer, "confirm", lambda *said, **how: False)
+    refused = ran()
+    assert (refused.exit_code, refused.stdout) == (0, "")
+    assert not (files / "tuned").exists()
+    assert ran("--yes").exit_code == 0
+
+
+def test_an_interrupted_run_is_written_and_its_exit_code_says_so(
+    files: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def stop(self, *arguments, **how):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ScriptedInfiller, "infill", stop)
+    done = ran()
+    assert done.exit_code == 130
+    assert "ended   interrupted" in done.stdout
+    assert (files / "tuned" / "program.json").is_file()
+
+
+def test_valset_inputs_base_and_a_limit_reach_the_optimizer(files: Path):
+    (files / "val.csv").write_text("review,rating\n1,y1\n2,y2\n3,y3\n")
+    student, _ = tuning_of(
+        "--valset", "val.csv", "--max-examples", "2", "--base", "dspy:COPRO", "--threads", "3"
+    )
+    assert [len(student.sets[name]) for name in ("trainset", "valset")] == [2, 2]
+    assert type(student.optimizer.base).__name__ == "COPRO"
+    assert student.optimizer.num_threads == 3
+    assert student.sets["valset"][0].inputs().keys() == ["review"]
+
+
+def tuning_of(*options: str):
+    """What a command line prepares."""
+    kept = []
+
+    def keep(program, given):
+        kept.append((prepare(program, given), given))
+        raise SystemExit
+
+    prepare = tuning.prepare
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tuning, "prepare", keep)
+        ran(*options)
+    return kept[0]

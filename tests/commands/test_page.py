@@ -1,0 +1,47 @@
+"""The page on the command line: its examples run, one after the other, in an empty folder."""
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import dspy
+import pytest
+
+from dspy_diffusion_infill import cli
+
+PAGE = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(bash|python)\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current folder; what the page's program configures is taken back."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setenv("DIFFUSION_INFILL_URL", "http://127.0.0.1:9")
+    yield tmp_path
+    sys.modules.pop("task", None)
+    dspy.configure(lm=None, adapter=None)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("empty")
+def test_every_example_runs(capsys: pytest.CaptureFixture[str]):
+    ran = []
+    for language, block in BLOCKS:
+        if language == "python":
+            exec(block, {})
+            continue
+        *before, command = block.splitlines()
+        subprocess.run(["bash", "-euc", "\n".join(before)], check=True)
+        _, *arguments = shlex.split(command)
+        ran.append(arguments[0])
+        if arguments[0] != "demo":  # tests/test_demo.py has that
+            assert cli.run(arguments) == 0, (command, capsys.readouterr().err)
+    assert ran == ["infill", "infill", "optimize", "report", "perplexity", "doctor", "demo", "train"]
+    assert Path("tuned", "report.html").is_file()
+    assert "Load it with\n  from task import program\n" in capsys.readouterr().out

@@ -1,0 +1,59 @@
+"""`diffusion-infill report`: the same pages, made again from a run's saved results."""
+
+import json
+from pathlib import Path
+
+import dspy
+import pytest
+from typer.testing import CliRunner
+
+from dspy_diffusion_infill import DiffusionInfill
+from dspy_diffusion_infill.cli import app
+from dspy_diffusion_infill.errors import SettingsError
+from dspy_diffusion_infill.report import write_report
+from tests.doubles import ScriptedInfiller, exact, obey, reviews, rule_lm
+
+
+def ran(*options: object):
+    return CliRunner().invoke(app, ["report", *map(str, options)], catch_exceptions=False)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    program = dspy.Predict(dspy.Signature("review -> rating", "Rate the text."))
+    optimizer = DiffusionInfill(exact, infiller=ScriptedInfiller("Rate warm text", "now five"))
+    with dspy.context(lm=rule_lm(obey)):
+        write_report(optimizer.compile(program, trainset=reviews()), tmp_path)
+    return tmp_path
+
+
+def test_the_pages_are_made_again_to_the_byte(run: Path):
+    pages = [run / "report.html", run / "report.md"]
+    before = [page.read_bytes() for page in pages]
+    for page in pages:
+        page.unlink()
+    results = (run / "run.json").read_bytes()
+    assert ran(run).stdout == f"Report: {pages[0]}\n"
+    assert [page.read_bytes() for page in pages] == before
+    assert (run / "run.json").read_bytes() == results
+    found = json.loads(ran(run, "--json").stdout)
+    assert found["html"] == str(pages[0])
+    assert found["markdown"] == str(pages[1])
+    assert found["score_after"] > found["score_before"]
+
+
+def test_a_folder_without_results_says_what_it_lacks(tmp_path: Path):
+    with pytest.raises(SettingsError, match=r"holds run.json; .* holds none.$"):
+        ran(tmp_path)
+    (tmp_path / "journal").mkdir()
+    (tmp_path / "journal" / "journal.jsonl").touch()
+    with pytest.raises(SettingsError, match="Its run has not ended: go on with the same command"):
+        ran(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"detailed_results": {}}'])
+def test_results_that_no_page_can_be_made_of_are_refused(tmp_path: Path, text: str):
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(SettingsError, match=r"run.json"):
+        ran(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["run.json"]
