@@ -20,6 +20,7 @@ try:
     from dspy_diffusion_infill.commands.report import report
     from dspy_diffusion_infill.commands.terminal import FAILED, INTERRUPTED, USAGE
     from dspy_diffusion_infill.judges.command import judge
+    from dspy_diffusion_infill.serving.command import serve
     from dspy_diffusion_infill.training.command import train
 except ImportError as error:
     raise SystemExit(str(MissingExtraError("The command line", "cli"))) from error
@@ -45,7 +46,7 @@ def root(
         raise typer.Exit(USAGE)
 
 
-for command in (demo, infill, optimize, train, perplexity, report, doctor):
+for command in (demo, infill, optimize, train, serve, perplexity, report, doctor):
     app.command()(command)
 app.add_typer(judge, name="judge")
 

@@ -33,6 +33,10 @@ PURE = {
     "search.repeats",
     "search.screening",
     "search.selection",
+    "serving.fairness",
+    "serving.limits",
+    "serving.retrying",
+    "serving.wire",
     "trace_formats",
     "traces",
 }
