@@ -11,6 +11,10 @@ from dspy_diffusion_infill.errors import MissingExtraError
 if TYPE_CHECKING:
     from dspy_diffusion_infill.engine.lm import DiffusionLM
     from dspy_diffusion_infill.errors import Unscored
+    from dspy_diffusion_infill.judges.align import align_judge
+    from dspy_diffusion_infill.judges.metrics import JudgeMetric
+    from dspy_diffusion_infill.judges.prometheus import Judge
+    from dspy_diffusion_infill.judges.vllm import serve_judge
     from dspy_diffusion_infill.optimizer import DiffusionInfill
     from dspy_diffusion_infill.prompts.canvas import (
         Canvas,
@@ -47,6 +51,8 @@ _HOMES = {
     "Filling": "prompts.canvas",
     "Guard": "prompts.guards",
     "Infiller": "prompts.canvas",
+    "Judge": "judges.prometheus",
+    "JudgeMetric": "judges.metrics",
     "LastLineAdapter": "prompts.last_line",
     "Masked": "prompts.canvas",
     "Message": "prompts.canvas",
@@ -58,10 +64,12 @@ _HOMES = {
     "Template": "prompts.templates",
     "Trace": "traces",
     "Unscored": "errors",
+    "align_judge": "judges.align",
     "infill_proposer": "search.gepa",
     "prune": "search.pruning",
     "read_traces": "traces",
     "revert": "search.reverting",
+    "serve_judge": "judges.vllm",
 }
 
 _EXTRAS = {
@@ -81,6 +89,8 @@ __all__ = [
     "Filling",
     "Guard",
     "Infiller",
+    "Judge",
+    "JudgeMetric",
     "LastLineAdapter",
     "Masked",
     "Message",
@@ -93,10 +103,12 @@ __all__ = [
     "Trace",
     "Unscored",
     "__version__",
+    "align_judge",
     "infill_proposer",
     "prune",
     "read_traces",
     "revert",
+    "serve_judge",
 ]
 
 

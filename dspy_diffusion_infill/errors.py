@@ -6,6 +6,7 @@
       + ModelError(ValueError)             a checkpoint cannot be loaded, or is not a masked diffusion LM
       + InfillerUnavailableError           no infiller answers where one was expected
       + RefusedError                       a server does not do what a request asks; says why, with a status
+      + JudgeUnavailableError              no judge answers where one was expected, or its server died
       + MetricError                        the user's metric raised, or did not return a number
       + EvaluationError                    the task LM failed for a reason that says nothing about a prompt
       + MissingExtraError(ImportError)     an optional dependency is not installed
@@ -49,6 +50,10 @@ class RefusedError(InfillError):
     def __init__(self, status: int, code: str, message: str, retry_after_s: int | None = None) -> None:
         super().__init__(message)
         self.status, self.code, self.retry_after_s = status, code, retry_after_s
+
+
+class JudgeUnavailableError(InfillError):
+    """No judge answers where one was expected, or its server died."""
 
 
 class MetricError(InfillError):

@@ -19,6 +19,8 @@ PURE = {
     "commands.texts",
     "errors",
     "engine.schedule",
+    "judges.constraint",
+    "judges.expected",
     "judges.parse",
     "judges.templates",
     "prompts.canvas",
