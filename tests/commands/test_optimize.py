@@ -8,6 +8,7 @@ import dspy
 import pytest
 from typer.testing import CliRunner, Result
 
+from dspy_diffusion_infill import CompactAdapter
 from dspy_diffusion_infill.cli import app
 from dspy_diffusion_infill.commands import optimize as command
 from dspy_diffusion_infill.commands import tuning
@@ -44,7 +45,8 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def ran(*options: str) -> Result:
     fixed = ["optimize", "tuned_task:program", "--trainset", "train.jsonl", "--metric", "tuned_task:exact"]
-    return CliRunner().invoke(app, [*fixed, *options], catch_exceptions=False)
+    with dspy.context(adapter=CompactAdapter()):  # the LM answers without field markers
+        return CliRunner().invoke(app, [*fixed, *options], catch_exceptions=False)
 
 
 def test_a_program_is_tuned_from_files_alone_and_loads_again(files: Path):
