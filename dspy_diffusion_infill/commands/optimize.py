@@ -101,7 +101,7 @@ def at_terminal() -> bool:
 def _summary(report: Mapping[str, Any]) -> dict[str, Any]:
     names = (
         "instructions_before", "instructions_after", "changes", "score_before", "score_after", "confirmation",
-        "stop_reason", "metric_calls", "resumed_calls", "tokens", "seconds",
+        "stop_reason", "num_failures", "metric_calls", "resumed_calls", "tokens", "seconds",
     )  # fmt: skip
     return {name: report[name] for name in names}
 
@@ -118,6 +118,8 @@ def _show(found: Mapping[str, Any]) -> None:
     if (check := found["confirmation"])["gain"] is not None:
         say(f"check   {check['verdict']}: {check['gain']:+.4g} on {check['num_examples']} examples kept out")
     say(f"spent   {found['metric_calls']} metric calls, {found['seconds']:.0f} s")
+    if found["num_failures"]:
+        say(f"failed  {found['num_failures']} of these runs, such as answers that could not be parsed")
     say(f"ended   {found['stop_reason']}")
     say(f"\nProgram: {found['program']}\nReport:  {found['report']}\n\nLoad it with")
     for line in found["load"]:

@@ -8,6 +8,7 @@ import dspy
 import pytest
 from typer.testing import CliRunner, Result
 
+from dspy_diffusion_infill import CompactAdapter
 from dspy_diffusion_infill.cli import app
 from dspy_diffusion_infill.commands import optimize as command
 from dspy_diffusion_infill.commands import tuning
@@ -44,7 +45,8 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def ran(*options: str) -> Result:
     fixed = ["optimize", "tuned_task:program", "--trainset", "train.jsonl", "--metric", "tuned_task:exact"]
-    return CliRunner().invoke(app, [*fixed, *options], catch_exceptions=False)
+    with dspy.context(adapter=CompactAdapter()):  # the LM answers without field markers
+        return CliRunner().invoke(app, [*fixed, *options], catch_exceptions=False)
 
 
 def test_a_program_is_tuned_from_files_alone_and_loads_again(files: Path):
@@ -54,6 +56,7 @@ def test_a_program_is_tuned_from_files_alone_and_loads_again(files: Path):
     assert "Metric calls: at most 240, 8 of them to score the start" in done.stderr
     assert "score   0 -> 1 on the examples that select" in done.stdout
     assert "before  Rate the text.\nafter   " in done.stdout
+    assert "failed" not in done.stdout
     assert (files / "tuned" / "report.html").is_file()
     assert (files / "tuned" / "run.json").is_file()
     loading = done.stdout.split("Load it with\n")[1]
@@ -112,6 +115,20 @@ def test_an_interrupted_run_is_written_and_its_exit_code_says_so(
     assert done.exit_code == 130
     assert "ended   interrupted" in done.stdout
     assert (files / "tuned" / "program.json").is_file()
+
+
+def test_answers_that_cannot_be_parsed_are_counted(files: Path):
+    command_line = [
+        "optimize",
+        "tuned_task:program",
+        "--trainset",
+        "train.jsonl",
+        "--metric",
+        "tuned_task:exact",
+    ]
+    done = CliRunner().invoke(app, command_line, catch_exceptions=False)  # DSPy's own adapter wants markers
+    assert "score   0 -> 0" in done.stdout
+    assert "failed  16 of these runs, such as answers that could not be parsed" in done.stdout
 
 
 def test_valset_inputs_base_and_a_limit_reach_the_optimizer(files: Path):

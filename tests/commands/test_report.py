@@ -7,7 +7,7 @@ import dspy
 import pytest
 from typer.testing import CliRunner
 
-from dspy_diffusion_infill import DiffusionInfill
+from dspy_diffusion_infill import CompactAdapter, DiffusionInfill
 from dspy_diffusion_infill.cli import app
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.report import write_report
@@ -22,7 +22,7 @@ def ran(*options: object):
 def run(tmp_path: Path) -> Path:
     program = dspy.Predict(dspy.Signature("review -> rating", "Rate the text."))
     optimizer = DiffusionInfill(exact, infiller=ScriptedInfiller("Rate warm text", "now five"))
-    with dspy.context(lm=rule_lm(obey)):
+    with dspy.context(lm=rule_lm(obey), adapter=CompactAdapter()):
         write_report(optimizer.compile(program, trainset=reviews()), tmp_path)
     return tmp_path
 
