@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from dspy_diffusion_infill.engine.vocabulary import Vocabulary
 from dspy_diffusion_infill.prompts.canvas import Message
 from dspy_diffusion_infill.training.data import Example, collate, encode
-from dspy_diffusion_infill.training.embedded import READING, Recipe, build
+from dspy_diffusion_infill.training.embedded import build
 from dspy_diffusion_infill.training.grammar import Reviews
 from dspy_diffusion_infill.training.masking import Objective
 from dspy_diffusion_infill.training.monitor import HeldOut
+from dspy_diffusion_infill.training.recipe import READING, Recipe
 from dspy_diffusion_infill.training.saving import save
 from dspy_diffusion_infill.training.schemes import (
     ORACLE,

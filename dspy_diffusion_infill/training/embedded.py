@@ -1,10 +1,6 @@
-"""The recipe of the embedded model: a small LLaDA that rates reviews and writes the instruction it was given.
+"""Build the embedded model: a small LLaDA that rates reviews and writes the instruction it was given.
 
-Reading comes first, on one rating scheme in one wording: a reply is an impression of the review, then its
-rating. Then 40 schemes and all of them; then, with the impression given, which rating it calls for in
-either direction of a scale, in two wordings and in all. Then full-sequence SFT, and a light response-only
-refinement; both mix the objectives, since response-only updates may erase the infilling. Differs from
-LLaDA: no pretraining on unpaired text, which delayed reading (docs/log.md).
+`training.recipe` says how, and why in that order. An interrupted build goes on.
 
     python -m dspy_diffusion_infill.training.embedded --data DIR --output DIR
 """
@@ -17,11 +13,10 @@ import logging
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -30,8 +25,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from dspy_diffusion_infill.engine.llada import CHAT
 from dspy_diffusion_infill.engine.vocabulary import Vocabulary
 from dspy_diffusion_infill.training.grammar import Reviews
-from dspy_diffusion_infill.training.masking import Objective
-from dspy_diffusion_infill.training.schemes import NUM_PAIRED, training_instructions
+from dspy_diffusion_infill.training.recipe import Recipe
+from dspy_diffusion_infill.training.schemes import training_instructions
 from dspy_diffusion_infill.training.train import Batches, train
 from dspy_diffusion_infill.training.world import PARTS, RealReviews, Stage, World
 
@@ -45,57 +40,6 @@ WORDS = r"\s*[\r\n]+| ?\p{N}{1,3}(?:\.\p{N}{1,2})?| ?\p{L}+(?:'\p{L}+)?| ?[^\s\p
 LABEL_COPIES = 20
 """Of every label, beside each instruction in the tokenizer's corpus: enough to make it one token. Else the
 number of masks would tell the answers of a scheme apart, and nothing would be read."""
-
-READING: dict[str, Any] = {
-    "learning_rate": 8e-4,
-    "decay": False,
-    "shots": (1,),
-    "objectives": ("rest",),
-    "padding": 0,
-}
-FS_MIX: tuple[Objective, ...] = ("fs", "fs", "fs", "ro", "rest")
-RO_MIX: tuple[Objective, ...] = ("fs", "fs", "ro", "ro", "rest")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """Sizes, stages and seed. An earlier recipe made the checkpoint that ships; its card says which.
-
-    The full-sequence stage of this one loses what the stages before it teach (docs/log.md).
-    """
-
-    hidden_size: int = 192
-    intermediate_size: int = 576
-    num_layers: int = 5
-    num_heads: int = 6
-    vocab_size: int = 2560
-    batch_tokens: int = 2000
-    seed: int = 0
-    stages: tuple[Stage, ...] = (
-        Stage(name="one", num_updates=250, num_schemes=1, num_wordings=1, **READING),
-        Stage(name="forty", num_updates=800, num_schemes=40, num_wordings=1, **READING),
-        Stage(name="all", num_updates=1200, **READING),
-        Stage(
-            name="direction",
-            num_updates=600,
-            num_schemes=40,
-            num_wordings=2,
-            impression_given=1.0,
-            **READING,
-        ),
-        Stage(name="scales", num_updates=500, num_wordings=2, impression_given=0.9, **READING),
-        Stage(
-            name="pairs",
-            num_updates=450,
-            num_schemes=NUM_PAIRED,
-            num_wordings=2,
-            impression_given=0.9,
-            **READING,
-        ),
-        Stage(name="wordings", num_updates=900, num_schemes=NUM_PAIRED, impression_given=0.9, **READING),
-        Stage(name="fs", num_updates=2000, learning_rate=8e-4, objectives=FS_MIX, real_share=0.05),
-        Stage(name="ro", num_updates=300, learning_rate=3e-4, objectives=RO_MIX, real_share=0.1),
-    )
 
 
 def train_tokenizer(corpus: Iterator[str], vocab_size: int) -> Tokenizer:

@@ -43,10 +43,15 @@ class Stage:
     """Most stop tokens trained on after the answer of a row with one review."""
     given_share: float = 0.85
     """Share of the rows whose reviews are never masked: their words are noise, the lesson is in the rest."""
+    answers_given: float = 0.0
+    """Share of the rows with several reviews whose ratings are never masked, as in an optimizer's canvas: the
+    lesson is the instruction."""
     impression_given: float = 0.0
     """Share of whole replies whose impression is never masked: the lesson is which label it calls for."""
     real_share: float = 0.0
     """Share of the reviews that are real sentences."""
+    rehearsal: Stage | None = None
+    """Every other update is drawn from this stage, so that what it taught is not lost."""
 
 
 class RealReviews:
@@ -91,6 +96,8 @@ class World:
             number: Of the batch in its stage.
         """
         update, part = divmod(number, PARTS)
+        if stage.rehearsal and update % 2:
+            stage = stage.rehearsal
         random = Random(f"{seed}:{stage.name}:{update}")
         shots = random.choice(stage.shots)
         count = max(PARTS, batch_tokens // (15 + 25 * shots))
@@ -112,9 +119,11 @@ class World:
             grades.append(grade := random.choice(instruction.scheme.grades))
             turns.append(Message.text("user", self._review(random, grade, stage.real_share)))
             turns.append(Message.text("assistant", answer(grade)))
-        given = frozenset({"user"}) if random.random() < stage.given_share else frozenset()
+        given = {"user"} if random.random() < stage.given_share else set()
+        if shots > 1 and stage.answers_given and random.random() < stage.answers_given:
+            given.add("assistant")
         padding = random.randint(0, stage.padding) if shots == 1 else 0
-        row = encode(turns, self.vocabulary, given=given, padding=padding)
+        row = encode(turns, self.vocabulary, given=frozenset(given), padding=padding)
         if shots == 1 and random.random() < stage.impression_given:
             return _with_given(row, len(self.vocabulary.encode(IMPRESSIONS[grades[0]] + "\n")))
         return row

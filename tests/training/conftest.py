@@ -9,7 +9,8 @@ from transformers import LlamaForCausalLM
 
 from dspy_diffusion_infill.engine.llada import CHAT
 from dspy_diffusion_infill.engine.vocabulary import Vocabulary
-from dspy_diffusion_infill.training.embedded import Recipe, _config, _corpus, _save, train_tokenizer
+from dspy_diffusion_infill.training.embedded import _config, _corpus, _save, train_tokenizer
+from dspy_diffusion_infill.training.recipe import Recipe
 from dspy_diffusion_infill.training.world import RealReviews, Stage, World
 
 TINY = Recipe(

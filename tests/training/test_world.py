@@ -134,6 +134,34 @@ def test_an_impression_that_is_given_is_never_masked_and_the_rating_is(world: Wo
     assert opening.strip() in IMPRESSIONS
 
 
+def test_ratings_that_are_given_stay_in_view_of_rows_with_several_reviews_alone(world: World):
+    stage = Stage(
+        name="any", num_updates=1, learning_rate=1e-3, given_share=1.0, answers_given=1.0, padding=0
+    )
+    several = world._row(Random(0), 4, stage)
+    alone = world._row(Random(0), 1, stage)
+    assert not any(may and answers for may, answers in zip(several.maskable, several.response, strict=True))
+    assert any(several.maskable), "the instruction may be masked"
+    assert any(several.response), "response-only masking still has a response"
+    assert all(may for may, answers in zip(alone.maskable, alone.response, strict=True) if answers)
+
+
+def test_every_other_update_is_rehearsed(world: World):
+    """An update of the rehearsal is the one that the rehearsed stage draws by that number."""
+    earlier = Stage(name="earlier", num_updates=2, learning_rate=1e-3, shots=(1,))
+    alone = Stage(name="later", num_updates=4, learning_rate=1e-3, shots=(2,))
+    both = replace(alone, rehearsal=earlier)
+
+    def ids(stage: Stage, number: int) -> list:
+        return world.batch(stage, 300, 0, number)["input_ids"].tolist()
+
+    drawn = [ids(both, number) for number in range(4 * PARTS)]
+    sources = [alone, earlier, alone, earlier]
+    assert drawn == [
+        ids(source, PARTS * n + part) for n, source in enumerate(sources) for part in range(PARTS)
+    ]
+
+
 def _replies(world: World, row: Example) -> str:
     """What is answered in a row, one reply a turn."""
     ids = [id for id, flag in zip(row.ids, row.response, strict=True) if flag]
