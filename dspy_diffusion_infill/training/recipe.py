@@ -102,7 +102,7 @@ STAGES = (
     ),
     Stage(
         name="refine",
-        num_updates=1300,
+        num_updates=1200,
         learning_rate=8e-4,
         shots=(1, 2, 4, 8),
         answers_given=0.6,

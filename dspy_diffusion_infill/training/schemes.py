@@ -58,6 +58,11 @@ class Scheme:
         return bucket == (0 if self.labels[0] < self.labels[-1] else 1)
 
     @property
+    def one_way(self) -> bool:
+        """Whether its mirror image is held out, so that training shows this scale in one direction alone."""
+        return Scheme(self.labels[::-1]).held_out
+
+    @property
     def grades(self) -> tuple[int, ...]:
         """The grades this scheme can tell: two labels have no word for a mixed review."""
         return (0, 1, 3, 4) if len(self.labels) == 2 else tuple(range(NUM_GRADES))
@@ -197,9 +202,8 @@ def nearest_training_instruction(text: str) -> Instruction:
 
 def _place(scheme: Scheme) -> tuple[bool, int, int, tuple[str, ...]]:
     """Where a scheme comes in training."""
-    mirrored = Scheme(scheme.labels[::-1])
     order = _bucket("order", *sorted(scheme.labels), of=2**64)
-    return mirrored.held_out, -len(scheme.labels), order, scheme.labels
+    return scheme.one_way, -len(scheme.labels), order, scheme.labels
 
 
 def _ordered(schemes: Iterable[Scheme]) -> list[Scheme]:

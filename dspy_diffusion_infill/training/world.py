@@ -16,8 +16,10 @@ from dspy_diffusion_infill.prompts.canvas import Message
 from dspy_diffusion_infill.training.data import Example, collate, encode
 from dspy_diffusion_infill.training.grammar import NUM_GRADES, Reviews
 from dspy_diffusion_infill.training.masking import Objective
-from dspy_diffusion_infill.training.schemes import IMPRESSIONS, training_instructions
+from dspy_diffusion_infill.training.schemes import IMPRESSIONS, Instruction, training_instructions
 
+MIXED = 2
+"""Grade of a review that is neither good nor bad."""
 PARTS = 2
 """Batches an update: its shorter rows, and its longer ones. A third of a whole batch was padding."""
 
@@ -85,6 +87,7 @@ class World:
         self.real = real
         self.vocabulary = vocabulary
         self.instructions = cache(training_instructions)
+        self.for_one_review = cache(_for_one_review)
 
     def batch(self, stage: Stage, batch_tokens: int, seed: int, number: int) -> dict[str, Tensor]:
         """A noised batch, drawn from its number. Each update takes `PARTS` of them.
@@ -109,14 +112,20 @@ class World:
     def _row(self, random: Random, shots: int, stage: Stage) -> Example:
         """An instruction, and as many reviews with their answers, of grades that the scheme can tell.
 
-        A single review gets a whole reply. Several are laid out as examples with ratings, as a user has them.
+        A single review gets a whole reply; on a scale of one direction it is a mixed one, whose rating would
+        be the same in the other, and its impression is given: else that direction is learned by heart
+        (docs/log.md), or that such a scale means a mixed review. Several are laid out as examples with
+        ratings, as a user has them.
         """
-        instruction = random.choice(self.instructions(stage.num_schemes, stage.num_wordings))
+        draw = self.for_one_review if shots == 1 else self.instructions
+        instruction = random.choice(draw(stage.num_schemes, stage.num_wordings))
+        scheme = instruction.scheme
         answer = instruction.reply if shots == 1 else instruction.answer
+        choices = (MIXED,) if shots == 1 and scheme.one_way else scheme.grades
         turns = [Message.text("system", instruction.text)]
         grades = []
         for _ in range(shots):
-            grades.append(grade := random.choice(instruction.scheme.grades))
+            grades.append(grade := random.choice(choices))
             turns.append(Message.text("user", self._review(random, grade, stage.real_share)))
             turns.append(Message.text("assistant", answer(grade)))
         given = {"user"} if random.random() < stage.given_share else set()
@@ -124,7 +133,7 @@ class World:
             given.add("assistant")
         padding = random.randint(0, stage.padding) if shots == 1 else 0
         row = encode(turns, self.vocabulary, given=frozenset(given), padding=padding)
-        if shots == 1 and random.random() < stage.impression_given:
+        if shots == 1 and (random.random() < stage.impression_given or scheme.one_way):
             return _with_given(row, len(self.vocabulary.encode(IMPRESSIONS[grades[0]] + "\n")))
         return row
 
@@ -132,6 +141,12 @@ class World:
         if random.random() < real_share:
             return self.real.draw(grade, random)
         return Reviews(random).draw(grade)[0]
+
+
+def _for_one_review(num_schemes: int | None, num_wordings: int | None) -> list[Instruction]:
+    """Training instructions, but for scales of one direction without a middle."""
+    found = training_instructions(num_schemes, num_wordings)
+    return [one for one in found if not one.scheme.one_way or MIXED in one.scheme.grades]
 
 
 def _with_given(row: Example, count: int) -> Example:

@@ -48,7 +48,7 @@ def test_held_out_schemes_are_a_twentieth_and_their_mirror_images_are_taught():
 def test_schemes_of_one_direction_are_taught_last():
     schemes = list(dict.fromkeys(one.scheme for one in training_instructions()))
     held_out = set(held_out_schemes())
-    lonely = [Scheme(scheme.labels[::-1]) in held_out for scheme in schemes]
+    lonely = [scheme.one_way for scheme in schemes]
     assert lonely == [False] * NUM_PAIRED + [True] * len(held_out)
 
 
@@ -132,6 +132,21 @@ def test_an_impression_that_is_given_is_never_masked_and_the_rating_is(world: Wo
     learned = [a and not b for a, b in zip(row.maskable, given.maskable, strict=True)]
     opening = world.vocabulary.decode([id for id, flag in zip(row.ids, learned, strict=True) if flag])
     assert opening.strip() in IMPRESSIONS
+
+
+def test_a_scale_of_one_direction_is_shown_where_its_other_direction_would_say_the_same(world: World):
+    """A reply about it is a mixed review's, the middle label, and its impression is not a lesson."""
+    stage = Stage(name="any", num_updates=1, learning_rate=1e-3, num_wordings=2, padding=0, given_share=0.0)
+    one_way = {one.text: one.scheme for one in training_instructions(None, 2) if one.scheme.one_way}
+    found = 0
+    for number in range(300):
+        row = world._row(Random(number), 1, stage)
+        text = world.vocabulary.decode(row.ids)
+        for scheme in (scheme for said, scheme in one_way.items() if said in text):
+            found += 1
+            assert f"{IMPRESSIONS[2]}\n{scheme.labels[len(scheme.labels) // 2]}" in text
+            assert _replies(world, row) == scheme.labels[len(scheme.labels) // 2]
+    assert found > 5
 
 
 def test_ratings_that_are_given_stay_in_view_of_rows_with_several_reviews_alone(world: World):
