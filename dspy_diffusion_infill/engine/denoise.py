@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -16,15 +16,18 @@ from dspy_diffusion_infill.engine.cache import (
     Contexts,
     FullPasses,
     Passes,
-    WindowPasses,
     choose_mode,
 )
 from dspy_diffusion_infill.engine.guidance import GuidedPasses
 from dspy_diffusion_infill.engine.model import MaskPredictor
 from dspy_diffusion_infill.engine.reverse import Decoding, Filled, Rows, Task
 from dspy_diffusion_infill.engine.rows import token_batches
+from dspy_diffusion_infill.engine.window import WindowPasses
 from dspy_diffusion_infill.errors import CanvasError
-from dspy_diffusion_infill.prompts.canvas import Denoising
+from dspy_diffusion_infill.prompts.canvas import CacheMode, Denoising
+
+Run = Callable[[Sequence[Task], Decoding], Sequence[Filled]]
+"""Denoises tasks; answers have their order."""
 
 
 def infill(
@@ -36,6 +39,7 @@ def infill(
     seed: int = 0,
     num_context: Sequence[int] | None = None,
     contexts: Contexts | None = None,
+    run: Run | None = None,
 ) -> list[list[Filled]]:
     """Fill every mask token of every canvas, `num_candidates` times over, in shared batches.
 
@@ -56,6 +60,7 @@ def infill(
         seed: Of the token choice.
         num_context: Of each canvas, the tokens at its end that are few-shot context; None for none at all.
         contexts: What is remembered of contexts from call to call; None for nothing.
+        run: Denoises the tasks in place of `denoise`, as a server does that shares batches between callers.
 
     Returns:
         For each canvas, in order, its fillings.
@@ -78,8 +83,8 @@ def infill(
         for ids, tail in zip(canvases, num_context or [0] * len(canvases), strict=True)
         for index in range(copies)
     ]
-    filled = denoise(model, tasks, decoding, contexts)
-    groups = [filled[start : start + copies] for start in range(0, len(filled), copies)]
+    filled = run(tasks, decoding) if run else denoise(model, tasks, decoding, contexts)
+    groups = [list(filled[start : start + copies]) for start in range(0, len(filled), copies)]
     return groups if random else [group * num_candidates for group in groups]
 
 
@@ -95,48 +100,55 @@ def denoise(
         SettingsError: If the model cannot be run in the cache mode that is asked for.
     """
     for task in tasks:
-        _check(model, task.ids)
+        check_canvas(model, task.ids)
     how = replace(decoding.denoising, cache=choose_mode(model, decoding.denoising.cache))
     contexts = contexts or Contexts()
-    sharing: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
-    for index, task in enumerate(tasks):
-        sharing[task.context if how.cache == "context" else ()].append(index)
     filled: dict[int, Filled] = {}
-    for context, members in sharing.items():
-        start = functools.partial(_start, model, how, contexts, context)
-        done = _denoise_sharing(model, start, context, [tasks[index] for index in members], decoding)
-        filled.update(zip(members, done, strict=True))
+    for context, members in plan(tasks, model.device, how.cache):
+        start = functools.partial(start_passes, model, how, contexts, context)
+        done = _denoise_fitting(model, start, [without(tasks[index], context) for index in members], decoding)
+        filled.update({index: with_context(one, context) for index, one in zip(members, done, strict=True)})
     return [filled[index] for index in range(len(tasks))]
 
 
-def _start(model: MaskPredictor, how: Denoising, contexts: Contexts, context: tuple[int, ...]) -> Passes:
-    """The passes of a new batch."""
+def plan(
+    tasks: Sequence[Task], device: torch.device, mode: CacheMode
+) -> Iterator[tuple[tuple[int, ...], list[int]]]:
+    """Divide tasks into batches of bounded size, all tasks of one canvas in one batch.
+
+    Returns:
+        For each batch the context that is encoded apart, or (), and the indices of its tasks.
+    """
+    sharing: defaultdict[tuple[int, ...], defaultdict[tuple[int, ...], list[int]]]
+    sharing = defaultdict(lambda: defaultdict(list))
+    for index, task in enumerate(tasks):
+        context = task.context if mode == "context" else ()
+        sharing[context][tuple(without(task, context).ids)].append(index)
+    for context, alike in sharing.items():
+        canvases = list(alike)
+        for batch in token_batches(canvases, device, len(context)):
+            yield context, [index for canvas in batch for index in alike[canvases[canvas]]]
+
+
+def without(task: Task, context: tuple[int, ...]) -> Task:
+    """The task without the context at its end."""
+    return replace(task, ids=task.ids[: len(task.ids) - len(context)], num_context=0) if context else task
+
+
+def with_context(filled: Filled, context: tuple[int, ...]) -> Filled:
+    """What was filled, and the context after it."""
+    return replace(filled, ids=[*filled.ids, *context])
+
+
+def start_passes(
+    model: MaskPredictor, how: Denoising, contexts: Contexts, context: tuple[int, ...]
+) -> Passes:
+    """The passes of a new batch, whose cache mode is settled."""
     passes: Passes = FullPasses(model)
     if how.cache != "exact":
         caching = cast(CachingPredictor, model)
         passes = WindowPasses(caching, contexts.encoded(caching, context) if context else None)
     return GuidedPasses(model, passes, how.guidance) if how.guidance else passes
-
-
-def _denoise_sharing(
-    model: MaskPredictor,
-    start: Callable[[], Passes],
-    context: tuple[int, ...],
-    tasks: Sequence[Task],
-    decoding: Decoding,
-) -> list[Filled]:
-    """Denoise what stands before the context that is encoded apart, all tasks of one canvas in one batch."""
-    alike: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
-    for index, task in enumerate(tasks):
-        alike[tuple(task.ids[: len(task.ids) - len(context)])].append(index)
-    canvases = list(alike)
-    filled: dict[int, Filled] = {}
-    for batch in token_batches(canvases, model.device, len(context)):
-        members = [(index, canvases[canvas]) for canvas in batch for index in alike[canvases[canvas]]]
-        cut = [replace(tasks[index], ids=ids) for index, ids in members]
-        for (index, _), one in zip(members, _denoise_fitting(model, start, cut, decoding), strict=True):
-            filled[index] = replace(one, ids=[*one.ids, *context])
-    return [filled[index] for index in range(len(tasks))]
 
 
 def row_seed(seed: int, ids: Sequence[int], index: int) -> int:
@@ -145,7 +157,12 @@ def row_seed(seed: int, ids: Sequence[int], index: int) -> int:
     return int.from_bytes(hashlib.blake2b(content.encode(), digest_size=8).digest()) >> 1
 
 
-def _check(model: MaskPredictor, ids: Sequence[int]) -> None:
+def check_canvas(model: MaskPredictor, ids: Sequence[int]) -> None:
+    """Refuse a canvas without masks, or longer than the model's context.
+
+    Raises:
+        CanvasError: If it is one.
+    """
     if model.mask_token_id not in ids:
         raise CanvasError("A canvas must hold at least one mask token; got none.")
     if len(ids) > model.context_length:

@@ -1,10 +1,12 @@
-"""How a masked diffusion LM writes an answer."""
+"""How a masked diffusion LM writes an answer, and how the answer is read."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from dspy_diffusion_infill.engine.reverse import Decoding
+from dspy_diffusion_infill.engine.vocabulary import Vocabulary
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.prompts.canvas import Denoising, Remasking
 
@@ -47,3 +49,22 @@ class Generation:
 
     def __str__(self) -> str:
         return "&".join(f"{field.name}={getattr(self, field.name)}" for field in fields(self))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What was written in place of an answer's masks, as far as it counts."""
+
+    text: str
+    stopped: bool
+    """Whether a stop token or a stop text ended it."""
+    num_tokens: int
+    """Up to the stop token, which is one of them."""
+
+
+def read_answer(vocabulary: Vocabulary, ids: Sequence[int], stops: Sequence[str]) -> Answer:
+    """Read an answer up to its first stop token, or to a text that the caller wants it to stop at."""
+    end = next((at for at, token in enumerate(ids) if token in vocabulary.stop_ids), len(ids))
+    text = vocabulary.decode(ids[:end])
+    kept = min((text.find(stop) for stop in stops if stop in text), default=len(text))
+    return Answer(text[:kept], end < len(ids) or kept < len(text), min(end + 1, len(ids)))

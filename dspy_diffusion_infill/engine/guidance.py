@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dspy_diffusion_infill.engine.cache import FullPasses, Passes
 from dspy_diffusion_infill.engine.model import MaskPredictor
+from dspy_diffusion_infill.engine.rows import stacked
 
 
 class GuidedPasses:
@@ -37,3 +38,16 @@ class GuidedPasses:
         blind = self._blind.logits(hidden, attention_mask, wanted, rows)
         guided = self._passes.logits(ids, attention_mask, wanted, rows)
         return blind + (1 + self._strength) * (guided - blind)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """As `Passes.keep`."""
+        assert self._given is not None
+        self._given = self._given[list(rows)]
+        self._passes.keep(rows)
+
+    def join(self, other: GuidedPasses) -> None:
+        """As `Passes.join`."""
+        assert self._given is not None
+        assert other._given is not None
+        self._given = stacked(self._given, other._given)
+        self._passes.join(other._passes)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 
 from dspy_diffusion_infill.engine.cache import Contexts, choose_mode
 from dspy_diffusion_infill.engine.calibrate import stored_choice
-from dspy_diffusion_infill.engine.denoise import infill
-from dspy_diffusion_infill.engine.length import with_best_lengths
+from dspy_diffusion_infill.engine.denoise import Run, infill
+from dspy_diffusion_infill.engine.length import has_range, with_best_lengths
 from dspy_diffusion_infill.engine.model import TextModel
 from dspy_diffusion_infill.engine.reverse import Decoding, Filled
 from dspy_diffusion_infill.engine.vocabulary import Layout, check_length
@@ -24,6 +25,7 @@ class DiffusionInfiller:
     Args:
         model: From `load`.
         denoising: How masks are turned into text. Its `num_candidates` is for the caller's use.
+        run: Denoises the tasks; None: here and now.
 
     Example:
         >>> from dspy_diffusion_infill.prompts.canvas import Masked, Message
@@ -33,11 +35,16 @@ class DiffusionInfiller:
         (' from 1 to 5',)
     """
 
-    def __init__(self, model: TextModel, denoising: Denoising = Denoising()) -> None:  # noqa: B008  (frozen)
+    def __init__(
+        self,
+        model: TextModel,
+        denoising: Denoising = Denoising(),  # noqa: B008  (frozen)
+        run: Run | None = None,
+    ) -> None:
         self.model = model
         wanted = stored_choice(model) if denoising.cache == "auto" else None
         self.denoising = replace(denoising, cache=choose_mode(model, wanted or denoising.cache))
-        self._contexts = Contexts()
+        self._contexts, self._run = Contexts(), run
 
     @property
     def name(self) -> str:
@@ -68,8 +75,7 @@ class DiffusionInfiller:
         Raises:
             CanvasError: If a canvas is longer than the model's context.
         """
-        if self.denoising.length == "adaptive":
-            canvases = [self._with_best_lengths(canvas) for canvas in canvases]
+        canvases = [self._with_best_lengths(canvas) for canvas in canvases]
         filled = self._fill(canvases, self.denoising, num_candidates, seed)
         return [[self._read(layout, one) for one in row] for layout, row in filled]
 
@@ -89,11 +95,16 @@ class DiffusionInfiller:
             seed=seed,
             num_context=[len(layout.ids) - start for layout, start in zip(layouts, before, strict=True)],
             contexts=self._contexts,
+            run=self._run,
         )
         return list(zip(layouts, filled, strict=True))
 
     def _with_best_lengths(self, canvas: Canvas) -> Canvas:
-        return with_best_lengths(canvas, self._confidences, self.context_length - self.num_tokens(canvas))
+        everywhere = self.denoising.length == "adaptive"
+        if not everywhere and not has_range(canvas):
+            return canvas
+        room = self.context_length - self.num_tokens(canvas)
+        return with_best_lengths(canvas, self._confidences, room, everywhere=everywhere)
 
     def _confidences(self, canvases: Sequence[Canvas]) -> list[float]:
         """Mean log probability of the likeliest tokens of each canvas at its first step."""
@@ -108,4 +119,6 @@ class DiffusionInfiller:
         texts = tuple(
             self.model.vocabulary.decode(filled.ids[part.start : part.stop]) for part in layout.masked
         )
-        return Filling(texts, filled.log_likelihood, filled.num_passes)
+        each = iter(filled.probabilities)
+        confidences = tuple(tuple(islice(each, len(part))) for part in layout.masked)
+        return Filling(texts, filled.log_likelihood, filled.num_passes, confidences)

@@ -11,10 +11,16 @@ from dspy_diffusion_infill.prompts.canvas import Canvas, Masked
 
 FACTORS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 """Lengths that are tried, in units of the one that was asked for."""
+MAX_LENGTHS = len(FACTORS)
+"""Lengths of a range that are tried."""
 
 
 def with_best_lengths(
-    canvas: Canvas, confidences: Callable[[Sequence[Canvas]], Sequence[float]], room: int
+    canvas: Canvas,
+    confidences: Callable[[Sequence[Canvas]], Sequence[float]],
+    room: int,
+    *,
+    everywhere: bool = True,
 ) -> Canvas:
     """Give each masked part, from the first to the last, the length that the model is surest of.
 
@@ -22,9 +28,14 @@ def with_best_lengths(
         canvas: As it was asked for.
         confidences: Of each canvas, the mean log probability of the likeliest tokens at its first step.
         room: Tokens that the canvas may grow by.
+        everywhere: Whether parts that ask for one length get one near it; else only ranges are looked into.
     """
-    for part, asked in enumerate(masked_parts(canvas)):
-        lengths = [length for length in lengths_to_try(asked) if length <= asked + room]
+    for part, masked in enumerate(_masked(canvas)):
+        if masked.most is None and not everywhere:
+            continue
+        asked = masked.num_tokens
+        tried = lengths_to_try(asked) if masked.most is None else lengths_within(asked, masked.most)
+        lengths = [length for length in tried if length <= asked + room]
         found = confidences([with_length(canvas, part, length) for length in lengths])
         best = best_length(dict(zip(lengths, found, strict=True)), asked)
         canvas, room = with_length(canvas, part, best), room + asked - best
@@ -39,6 +50,17 @@ def lengths_to_try(num_tokens: int) -> list[int]:
         [2, 4, 6, 8, 10, 12, 16]
     """
     return sorted({max(1, round(max(num_tokens, 2) * factor)) for factor in FACTORS})
+
+
+def lengths_within(least: int, most: int) -> list[int]:
+    """Lengths spread evenly over a range, both ends included.
+
+    Example:
+        >>> lengths_within(4, 6), lengths_within(2, 26)
+        ([4, 5, 6], [2, 6, 10, 14, 18, 22, 26])
+    """
+    steps = min(MAX_LENGTHS - 1, most - least)
+    return [least + round(step * (most - least) / steps) for step in range(steps + 1)] if steps else [least]
 
 
 def best_length(confidence: Mapping[int, float], asked: int) -> int:
@@ -67,21 +89,28 @@ def best_length(confidence: Mapping[int, float], asked: int) -> int:
 
 def masked_parts(canvas: Canvas) -> list[int]:
     """Mask tokens of each masked part, in reading order."""
+    return [part.num_tokens for part in _masked(canvas)]
+
+
+def has_range(canvas: Canvas) -> bool:
+    """Whether a masked part leaves its length open."""
+    return any(part.most is not None for part in _masked(canvas))
+
+
+def _masked(canvas: Canvas) -> list[Masked]:
     parts = (part for message in canvas.messages for part in message.parts)
-    return [part.num_tokens for part in parts if isinstance(part, Masked)]
+    return [part for part in parts if isinstance(part, Masked)]
 
 
 def with_length(canvas: Canvas, part: int, num_tokens: int) -> Canvas:
     """The canvas with another number of mask tokens in one masked part, counted in reading order."""
-    lengths = iter([*masked_parts(canvas)[:part], num_tokens, *masked_parts(canvas)[part + 1 :]])
+    lengths = iter([*_masked(canvas)[:part], Masked(num_tokens), *_masked(canvas)[part + 1 :]])
     return replace(
         canvas,
         messages=tuple(
             replace(
                 message,
-                parts=tuple(
-                    Masked(next(lengths)) if isinstance(piece, Masked) else piece for piece in message.parts
-                ),
+                parts=tuple(next(lengths) if isinstance(piece, Masked) else piece for piece in message.parts),
             )
             for message in canvas.messages
         ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Literal
@@ -103,6 +103,18 @@ def estimate_nelbo(
         >>> round(estimate_nelbo(toy, [Target([5], [0])])[0].nelbo, 3)  # log(exp(2.6) + 8) - 2.6
         0.466
     """
+    steps = nelbo_steps(model, targets, num_samples=num_samples, estimator=estimator, seed=seed)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as finished:
+            return finished.value
+
+
+def nelbo_steps(
+    model: MaskPredictor, targets: Sequence[Target], *, num_samples: int, estimator: Estimator, seed: int
+) -> Generator[None, None, list[Estimate]]:
+    """As `estimate_nelbo`, in steps of a forward pass each, between which other work may be done."""
     _check(model, targets, num_samples, estimator)
     samples = [
         _Sample(index, masked, weight)
@@ -110,7 +122,8 @@ def estimate_nelbo(
         for masked, weight in _draw(target, num_samples, estimator, seed)
     ]
     terms: list[list[float]] = [[] for _ in targets]
-    for sample, loss in zip(samples, _cross_entropies(model, targets, samples), strict=True):
+    losses = yield from _cross_entropies(model, targets, samples)
+    for sample, loss in zip(samples, losses, strict=True):
         terms[sample.target].append(sample.weight * loss)
     return [_estimate(each, len(target.scored)) for each, target in zip(terms, targets, strict=True)]
 
@@ -145,7 +158,7 @@ def _draw(target: Target, num_samples: int, estimator: Estimator, seed: int) -> 
 @torch.inference_mode()
 def _cross_entropies(
     model: MaskPredictor, targets: Sequence[Target], samples: Sequence[_Sample]
-) -> list[float]:
+) -> Generator[None, None, list[float]]:
     """Of the masked tokens of each sample, summed, in nats."""
     losses = [0.0] * len(samples)
     rows = [targets[sample.target].ids for sample in samples]
@@ -159,6 +172,7 @@ def _cross_entropies(
             each = logits.logsumexp(1) - logits.gather(1, ids[masked][:, None])[:, 0]
             for index, loss in zip(batch, each.split(masked.sum(1).tolist()), strict=True):
                 losses[index] = float(loss.double().sum())
+        yield
     return losses
 
 

@@ -13,7 +13,7 @@ import dspy
 
 from dspy_diffusion_infill.engine.batching import MicroBatcher
 from dspy_diffusion_infill.engine.denoise import denoise, row_seed
-from dspy_diffusion_infill.engine.generation import Generation
+from dspy_diffusion_infill.engine.generation import Generation, read_answer
 from dspy_diffusion_infill.engine.model import Dtype, load
 from dspy_diffusion_infill.engine.requests import SUPPORTED, check_supported, lm15, read_messages
 from dspy_diffusion_infill.engine.reverse import Filled, Task
@@ -194,18 +194,13 @@ class DiffusionEngine:
         return [filled[index] for index in range(len(jobs))]
 
     def _response(self, request: lm15.Request, job: _Job, filled: Filled) -> lm15.Response:
-        vocabulary = self._model.vocabulary
-        answer = filled.ids[job.num_prompt_tokens :]
-        end = next((at for at, token in enumerate(answer) if token in vocabulary.stop_ids), len(answer))
-        text = vocabulary.decode(answer[:end])
-        kept = min((text.find(stop) for stop in request.config.stop if stop in text), default=len(text))
-        stopped = end < len(answer) or kept < len(text)
+        answer = read_answer(self._model.vocabulary, filled.ids[job.num_prompt_tokens :], request.config.stop)
         return lm15.Response(
             id=None,
             model=request.model,
-            message=lm15.Message.assistant([lm15.TextPart(text[:kept])]),
-            finish_reason="stop" if stopped else "length",
-            usage=lm15.Usage(input_tokens=job.num_prompt_tokens, output_tokens=min(end + 1, len(answer))),
+            message=lm15.Message.assistant([lm15.TextPart(answer.text)]),
+            finish_reason="stop" if answer.stopped else "length",
+            usage=lm15.Usage(input_tokens=job.num_prompt_tokens, output_tokens=answer.num_tokens),
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dspy_diffusion_infill.engine.cache import Passes
 from dspy_diffusion_infill.engine.model import MaskPredictor
-from dspy_diffusion_infill.engine.rows import pad
+from dspy_diffusion_infill.engine.rows import pad, stacked
 from dspy_diffusion_infill.engine.schedule import block_counts
 from dspy_diffusion_infill.prompts.canvas import Denoising
 
@@ -54,6 +54,13 @@ class Filled:
     """Sum over commits of the log probability among allowed tokens when committed, in nats."""
     num_passes: int
     """Forward passes that this canvas took part in."""
+    probabilities: tuple[float, ...] = ()
+    """Of each token that was a mask, from left to right, among allowed tokens when it was committed; 0 where
+    nothing was computed, behind a stop token."""
+
+
+_TENSORS = ("ids", "attention_mask", "masked", "fillable", "block", "probabilities")
+_LISTS = ("task", "lengths", "counts", "noise", "log_likelihood", "num_passes")
 
 
 class Rows:
@@ -77,7 +84,8 @@ class Rows:
         ]
         self.noise = [torch.Generator(_noise_device(device)).manual_seed(task.seed) for task in tasks]
         self.log_likelihood = [0.0] * len(tasks)
-        self.num_passes = 0
+        self.num_passes = [0] * len(tasks)
+        self.probabilities = torch.zeros(self.ids.shape, device=device)
         self.banned = torch.tensor(sorted(model.banned_ids - decoding.stop_ids), device=device)
         self.stops = torch.tensor(sorted(decoding.stop_ids), device=device)
 
@@ -99,7 +107,8 @@ class Rows:
         self.masked = self.masked & ~commit
         gained = torch.where(commit, _spread(log_probs, eligible, 0.0), 0.0).sum(1).tolist()
         self.log_likelihood = [total + gain for total, gain in zip(self.log_likelihood, gained, strict=True)]
-        self.num_passes += 1
+        self.probabilities = torch.where(commit, _spread(log_probs.exp(), eligible, 0.0), self.probabilities)
+        self.num_passes = [number + 1 for number in self.num_passes]
 
     def take_finished(self) -> Iterator[tuple[int, Filled]]:
         """Hand out the rows that nothing remains to be computed for, by task index, and drop them."""
@@ -111,14 +120,35 @@ class Rows:
             # What is still masked follows a stop token, and reads as one.
             filler = min(self.stops.tolist(), default=0)
             ids = self.ids[row].masked_fill(self.masked[row], filler)[: self.lengths[row]].tolist()
-            yield self.task[row], Filled(ids, self.log_likelihood[row], self.num_passes)
+            probabilities = tuple(self.probabilities[row][self.fillable[row]].tolist())
+            yield self.task[row], Filled(ids, self.log_likelihood[row], self.num_passes[row], probabilities)
         self._keep(unfinished)
 
+    def compact(self) -> list[int]:
+        """Have the passes forget rows that were dropped; returns the old task numbers of the new 0, 1, ..."""
+        before = self.task
+        self.passes.keep(before)
+        self.task = list(range(len(before)))
+        return before
+
+    def join(self, other: Rows) -> None:
+        """Take in the rows of another batch of the same decoding; both are compact, and have taken a step."""
+        self.passes.join(other.passes)
+        for name in _TENSORS:
+            setattr(self, name, stacked(getattr(self, name), getattr(other, name)))
+        for name in _LISTS:
+            setattr(self, name, [*getattr(self, name), *getattr(other, name)])
+        self.task = list(range(len(self.task)))
+
+    def drop(self, tasks: Container[int]) -> None:
+        """Drop the rows of some tasks, unfinished."""
+        self._keep(torch.tensor([task not in tasks for task in self.task], device=self.ids.device))
+
     def _keep(self, rows: Tensor) -> None:
-        for name in ("ids", "attention_mask", "masked", "fillable", "block"):
+        for name in _TENSORS:
             setattr(self, name, getattr(self, name)[rows])
         kept = rows.nonzero()[:, 0].tolist()
-        for name in ("task", "lengths", "counts", "noise", "log_likelihood"):
+        for name in _LISTS:
             setattr(self, name, [getattr(self, name)[row] for row in kept])
 
     def _choose(self, logits: Tensor, per_row: list[int]) -> Tensor:

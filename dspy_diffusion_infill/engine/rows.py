@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad as pad_tensor
 from torch.nn.utils.rnn import pad_sequence
 
 MAX_BATCH_TOKENS = {"cpu": 2048, "mps": 4096, "cuda": 16384}
@@ -56,3 +57,14 @@ def pad(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Te
     ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True).to(device)
     lengths = torch.tensor([len(row) for row in rows], device=device)
     return ids, torch.arange(ids.shape[1], device=device) < lengths[:, None]
+
+
+def stacked(first: Tensor, second: Tensor) -> Tensor:
+    """Two tensors of rows as one; the shorter rows are padded on the right, with 0 or False.
+
+    Example:
+        >>> stacked(torch.tensor([[5, 6, 7]]), torch.tensor([[8]])).tolist()
+        [[5, 6, 7], [8, 0, 0]]
+    """
+    length = max(first.shape[1], second.shape[1])
+    return torch.cat([pad_tensor(rows, (0, length - rows.shape[1])) for rows in (first, second)])

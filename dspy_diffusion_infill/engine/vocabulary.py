@@ -130,6 +130,17 @@ class Vocabulary:
             ids += [self.mask_token_id] * answer_tokens
         return Layout(ids, tuple(masked), tuple(contents))
 
+    def lay_out_text(self, parts: Sequence[str | Masked]) -> Layout:
+        """Write plain text as token ids, without roles, turns or trimming, masks by id."""
+        ids = [self._ids[token] for token in self.chat.start]
+        masked: list[range] = []
+        for part in parts:
+            new = [self.mask_token_id] * part.num_tokens if isinstance(part, Masked) else self.encode(part)
+            if isinstance(part, Masked):
+                masked.append(range(len(ids), len(ids) + len(new)))
+            ids += new
+        return Layout(ids, tuple(masked))
+
     def _turns(self, messages: Sequence[Message]) -> Sequence[Message]:
         if self.chat.system is None or (messages and messages[0].role == "system"):
             return messages

@@ -19,13 +19,22 @@ CacheMode = Literal["auto", "exact", "window", "context"]
 
 @dataclass(frozen=True, slots=True)
 class Masked:
-    """A run of mask tokens, to be filled with text."""
+    """A run of mask tokens, to be filled with text.
+
+    Example:
+        >>> Masked(4, 12).num_tokens
+        4
+    """
 
     num_tokens: int
+    most: int | None = None
+    """If set, the number of mask tokens is the one from `num_tokens` to this that the model is surest of."""
 
     def __post_init__(self) -> None:
         if self.num_tokens < 1:
             raise CanvasError(f"num_tokens must be at least 1; got {self.num_tokens}.")
+        if self.most is not None and self.most < self.num_tokens:
+            raise CanvasError(f"most must be at least num_tokens, {self.num_tokens}; got {self.most}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +87,8 @@ class Filling:
     """Sum over the committed tokens of the model's log probability when it committed them, in nats."""
     num_passes: int
     """Forward passes of the model that this filling took part in."""
+    confidences: tuple[tuple[float, ...], ...] = ()
+    """Per masked part, the probability of each token when it was committed; empty where nobody says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from dspy_diffusion_infill.engine import cache
+from dspy_diffusion_infill.engine import window
 from dspy_diffusion_infill.engine.cache import Contexts, choose_mode
 from dspy_diffusion_infill.engine.decoder import BidirectionalDecoder
 from dspy_diffusion_infill.engine.denoise import infill
@@ -22,7 +22,7 @@ CONTEXT = [31, 90, 77, 215, 40, 12, 9]
 @pytest.fixture(autouse=True, params=[0, 1])
 def few_neighbours(request, monkeypatch):
     """A canvas here is shorter than the neighbourhood of a window."""
-    monkeypatch.setattr(cache, "NEIGHBOURS", request.param)
+    monkeypatch.setattr(window, "NEIGHBOURS", request.param)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def by_hand(model, ids, num_context, blind):
     """
     length, split = len(ids), len(ids) - num_context
     masked = [at for at, token in enumerate(ids) if token == model.mask_token_id]
-    reach = 0 if blind else cache.NEIGHBOURS
+    reach = 0 if blind else window.NEIGHBOURS
     near = range(-max(reach, model.shift), reach + 1)
     places = sorted({at + offset for at in masked for offset in near if 0 <= at + offset < length})
     now, copies, total = list(ids), [], 0.0
@@ -111,7 +111,7 @@ def test_candidates_do_not_see_one_another_nor_other_canvases(either, mode, thre
     rows = canvases(either)
     together = infill(either, rows, num_candidates=5, decoding=how, num_context=[len(CONTEXT)] * 3)
     assert all(len({tuple(one.ids) for one in group}) == 5 for group in together)
-    monkeypatch.setattr(cache, "MAX_PACKED_TOKENS", 5)
+    monkeypatch.setattr(window, "MAX_PACKED_TOKENS", 5)
     for ids, group in zip(rows, together, strict=True):
         (alone,) = infill(either, [ids], num_candidates=5, decoding=how, num_context=[len(CONTEXT)])
         assert [one.ids for one in alone] == [one.ids for one in group]
@@ -145,13 +145,13 @@ def shapes_of(grouped, mode, num_calls=1):
 
 
 def test_candidates_share_the_first_pass_in_every_mode(grouped, monkeypatch):
-    monkeypatch.setattr(cache, "NEIGHBOURS", 1)
+    monkeypatch.setattr(window, "NEIGHBOURS", 1)
     assert shapes_of(grouped, "exact") == [(1, 13), (4, 13), (4, 13)]
     assert shapes_of(grouped, "window") == [(1, 13), (1, 20), (1, 20)]
 
 
 def test_a_context_is_encoded_once_for_all_calls(grouped, monkeypatch):
-    monkeypatch.setattr(cache, "NEIGHBOURS", 0)
+    monkeypatch.setattr(window, "NEIGHBOURS", 0)
     canvas = [(1, 6), (1, 12), (1, 12)]
     assert shapes_of(grouped, "context", num_calls=2) == [(1, 7), *canvas, *canvas]
 
