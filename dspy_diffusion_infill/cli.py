@@ -18,6 +18,7 @@ try:
     from rich.text import Text
 
     from dspy_diffusion_infill.judges.command import judge
+    from dspy_diffusion_infill.serving.command import serve
     from dspy_diffusion_infill.training.command import train
 except ImportError as error:
     raise SystemExit(str(MissingExtraError("The command line", "cli"))) from error
@@ -63,6 +64,7 @@ def demo(
 
 
 app.command()(train)
+app.command()(serve)
 app.add_typer(judge, name="judge")
 
 

@@ -5,6 +5,7 @@
       + CanvasError(ValueError)            the text to infill cannot be laid out as asked
       + ModelError(ValueError)             a checkpoint cannot be loaded, or is not a masked diffusion LM
       + InfillerUnavailableError           no infiller answers where one was expected
+      + RefusedError                       a server does not do what a request asks; says why, with a status
       + MetricError                        the user's metric raised, or did not return a number
       + EvaluationError                    the task LM failed for a reason that says nothing about a prompt
       + MissingExtraError(ImportError)     an optional dependency is not installed
@@ -33,6 +34,21 @@ class ModelError(InfillError, ValueError):
 
 class InfillerUnavailableError(InfillError):
     """No infiller answers where one was expected."""
+
+
+class RefusedError(InfillError):
+    """A server does not do what a request asks.
+
+    Args:
+        status: The HTTP status that says so.
+        code: A word for programs.
+        message: One sentence for people.
+        retry_after_s: When to ask again; None where that would not help.
+    """
+
+    def __init__(self, status: int, code: str, message: str, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code, self.retry_after_s = status, code, retry_after_s
 
 
 class MetricError(InfillError):

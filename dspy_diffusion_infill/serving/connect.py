@@ -11,11 +11,14 @@ from dspy_diffusion_infill.prompts.canvas import Denoising, Infiller
 from dspy_diffusion_infill.serving.client import RemoteInfiller
 
 URL_VARIABLE = "DIFFUSION_INFILL_URL"
+KEY_VARIABLE = "DIFFUSION_INFILL_API_KEY"
 DEFAULT_URL = "http://127.0.0.1:8011"
 
 
 def connect(infiller: str | os.PathLike[str] | Infiller | None, denoising: Denoising) -> Infiller:
     """Find or load an infiller.
+
+    A server is sent the key in `DIFFUSION_INFILL_API_KEY`, if there is one.
 
     Args:
         infiller: None for the served model (the URL in `DIFFUSION_INFILL_URL`, else `http://127.0.0.1:8011`);
@@ -33,16 +36,20 @@ def connect(infiller: str | os.PathLike[str] | Infiller | None, denoising: Denoi
     if isinstance(infiller, str | os.PathLike):
         name = os.fspath(infiller)
         remote = name.startswith(("http://", "https://"))
-        return RemoteInfiller(name, denoising=denoising) if remote else _loaded(name, denoising)
+        return _remote(name, denoising) if remote else _loaded(name, denoising)
     if isinstance(infiller, Infiller):
         return infiller
     raise SettingsError(f"infiller must be None, a URL, a path, a hub id or an Infiller; got {infiller!r}.")
 
 
+def _remote(url: str, denoising: Denoising) -> Infiller:
+    return RemoteInfiller(url, api_key=os.environ.get(KEY_VARIABLE) or None, denoising=denoising)
+
+
 def _served(denoising: Denoising) -> Infiller:
     url = os.environ.get(URL_VARIABLE) or DEFAULT_URL
     try:
-        return RemoteInfiller(url, denoising=denoising)
+        return _remote(url, denoising)
     except InfillerUnavailableError as error:
         raise InfillerUnavailableError(
             f"No served model answers at {url}. Serve one (diffusion-infill serve --model MODEL) and set "

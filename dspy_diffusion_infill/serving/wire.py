@@ -1,63 +1,112 @@
-"""The shapes that travel over HTTP: canvases one way, fillings the other, as plain JSON.
+"""The shapes that travel over HTTP, as a client writes and reads them: plain JSON.
 
-Pure: no dspy, no torch.
+Pure: no dspy, no torch. The server's side, with its bounds, is `schemas`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from dspy_diffusion_infill.prompts.canvas import Canvas, Filling, Masked, Message
+from dspy_diffusion_infill.prompts.canvas import Canvas, Denoising, Filling, Masked, Message
 
 
 def canvas_to_json(canvas: Canvas) -> dict[str, Any]:
-    """Write a canvas as JSON; a masked part reads `{"masked": n}`.
+    """Write the messages of a canvas; its context travels apart, once for all canvases that share it.
 
     Example:
-        >>> canvas_to_json(Canvas((Message("system", ("Rate ", Masked(3))),)))
-        {'messages': [{'role': 'system', 'parts': ['Rate ', {'masked': 3}]}], 'context': []}
+        >>> canvas_to_json(Canvas((Message("system", ("Rate ", Masked(3), " or ", Masked(2, 5))),)))
+        {'messages': [{'role': 'system', 'content': ['Rate ', {'mask': 3}, ' or ', {'mask': [2, 5]}]}]}
     """
-    return {"messages": _messages_to_json(canvas.messages), "context": _messages_to_json(canvas.context)}
+    return {
+        "messages": [
+            {"role": message.role, "content": [_part_to_json(part) for part in message.parts]}
+            for message in canvas.messages
+        ]
+    }
 
 
-def canvas_from_json(canvas: Mapping[str, Any]) -> Canvas:
-    """Read what `canvas_to_json` wrote.
-
-    Raises:
-        CanvasError: If it holds no masked part, or one in its context.
-    """
-    return Canvas(_messages_from_json(canvas["messages"]), _messages_from_json(canvas["context"]))
+def context_to_json(context: Iterable[Message]) -> list[dict[str, Any]]:
+    """Write turns without masks."""
+    return [{"role": message.role, "content": "".join(map(str, message.parts))} for message in context]
 
 
-def filling_to_json(filling: Filling) -> dict[str, Any]:
-    """Write a filling as JSON."""
-    return asdict(filling)
+def denoising_to_json(denoising: Denoising) -> dict[str, Any]:
+    """Write the settings, those that are not set left out."""
+    settings = asdict(denoising)
+    del settings["num_candidates"]
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def filling_from_json(filling: Mapping[str, Any]) -> Filling:
-    """Read what `filling_to_json` wrote."""
-    return Filling(tuple(filling["texts"]), float(filling["log_likelihood"]), int(filling["num_passes"]))
+    """Read a filling.
 
-
-def _messages_to_json(messages: Iterable[Message]) -> list[dict[str, Any]]:
-    return [
-        {
-            "role": message.role,
-            "parts": [
-                {"masked": part.num_tokens} if isinstance(part, Masked) else part for part in message.parts
-            ],
-        }
-        for message in messages
-    ]
-
-
-def _messages_from_json(messages: Iterable[Mapping[str, Any]]) -> tuple[Message, ...]:
-    return tuple(
-        Message(
-            message["role"],
-            tuple(part if isinstance(part, str) else Masked(part["masked"]) for part in message["parts"]),
-        )
-        for message in messages
+    Raises:
+        KeyError, TypeError, ValueError: If it is none.
+    """
+    return Filling(
+        tuple(filling["texts"]),
+        float(filling["log_likelihood"]),
+        int(filling["num_passes"]),
+        tuple(map(tuple, filling["confidences"])),
     )
+
+
+def requests_for(
+    canvases: Sequence[Canvas], num_candidates: int, limits: Mapping[str, float]
+) -> Iterator[tuple[list[int], dict[str, Any]]]:
+    """Divide canvases among requests: one context each, and no larger than a server takes.
+
+    Args:
+        canvases: To be filled.
+        num_candidates: Fillings of each.
+        limits: The server's: canvases, new_tokens and body_bytes of a request.
+
+    Returns:
+        Indices of the canvases of each request, and its `canvases` and `context`.
+    """
+    sharing: dict[tuple[Message, ...], list[int]] = {}
+    for index, canvas in enumerate(canvases):
+        sharing.setdefault(canvas.context, []).append(index)
+    for context, members in sharing.items():
+        turns = context_to_json(context)
+        written = {index: canvas_to_json(canvases[index]) for index in members}
+        sizes = {
+            index: (num_candidates * _num_masks(canvases[index]), _size(written[index])) for index in members
+        }
+        room = int(limits["body_bytes"]) - _size(turns) - 4096
+        for part in _divided(sizes, int(limits["canvases"]), int(limits["new_tokens"]), room):
+            yield part, {"canvases": [written[index] for index in part], "context": turns}
+
+
+def _divided(
+    sizes: Mapping[int, tuple[int, int]], most: int, max_masks: int, max_bytes: int
+) -> Iterator[list[int]]:
+    part: list[int] = []
+    masks = length = 0
+    for index, (new_masks, new_length) in sizes.items():
+        full = len(part) == most or masks + new_masks > max_masks or length + new_length > max_bytes
+        if part and full:
+            yield part
+            part, masks, length = [], 0, 0
+        part.append(index)
+        masks, length = masks + new_masks, length + new_length
+    yield part
+
+
+def _num_masks(canvas: Canvas) -> int:
+    parts = (part for message in canvas.messages for part in message.parts)
+    return sum(part.most or part.num_tokens for part in parts if isinstance(part, Masked))
+
+
+def _size(written: Any) -> int:
+    """Bytes, at most: as many as with every character outside ASCII spelled out."""
+    return len(json.dumps(written)) + 2
+
+
+def _part_to_json(part: str | Masked) -> str | dict[str, Any]:
+    if isinstance(part, str):
+        return part
+    return {"mask": part.num_tokens if part.most is None else [part.num_tokens, part.most]}

@@ -1,0 +1,144 @@
+"""The bodies of OpenAI's API that this server understands, and what it makes of them."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from dspy_diffusion_infill.prompts.canvas import Message, Remasking, Role
+from dspy_diffusion_infill.serving.limits import MAX_CANDIDATES, MAX_CANVASES, MAX_PARTS, MAX_STEPS
+from dspy_diffusion_infill.serving.schemas import Body, Seed, Tokens, Usage
+
+ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+Stop = Annotated[str, Field(min_length=1, max_length=256)]
+Object = Literal["chat.completion", "text_completion"]
+
+
+class TextPart(Body):
+    """A piece of a turn."""
+
+    type: Literal["text"]
+    text: str
+
+
+class Turn(Body):
+    """One message; a model that reads text only takes no images, calls or tools."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[TextPart]
+    name: str | None = None
+
+    def read(self) -> Message:
+        parts = [self.content] if isinstance(self.content, str) else [part.text for part in self.content]
+        return Message(ROLES[self.role], tuple(parts))
+
+
+class StreamOptions(Body):
+    """What a stream tells besides."""
+
+    include_usage: bool = False
+
+
+class TextFormat(Body):
+    """The one format there is."""
+
+    type: Literal["text"]
+
+
+class GenerationRequest(Body):
+    """What chat and text completions share. Fields that would change nothing may be given, as they are."""
+
+    model: str
+    max_tokens: Tokens | None = Field(None, description="Mask tokens an answer starts from; null: 128.")
+    temperature: float | None = Field(None, ge=0, le=10, description="null: 0, the likeliest tokens.")
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=-1, le=2**20, description="-1 or 0: no bound.")
+    n: int | None = Field(None, ge=1, le=MAX_CANDIDATES)
+    stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
+    seed: Seed | None = Field(None, description="null: another one each time.")
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    user: str | None = Field(None, max_length=256)
+    steps: int | None = Field(None, ge=1, le=MAX_STEPS, description="Denoising steps; null: one a token.")
+    block_length: int = Field(32, ge=1, le=2**17, description="Blocks are written from left to right.")
+    threshold: float | None = Field(0.9, gt=0, le=1, description="Tokens this probable come at once.")
+    remasking: Remasking = "low_confidence"
+    presence_penalty: Literal[0] | None = None
+    frequency_penalty: Literal[0] | None = None
+
+    @property
+    def stops(self) -> list[str]:
+        """Texts to stop at."""
+        return [self.stop] if isinstance(self.stop, str) else self.stop or []
+
+
+class ChatRequest(GenerationRequest):
+    """`POST /v1/chat/completions`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"model": "embedded", "messages": [{"role": "user", "content": "A dull film."}]}]
+        }
+    )
+
+    messages: Annotated[list[Turn], Field(min_length=1, max_length=MAX_PARTS)]
+    max_completion_tokens: Tokens | None = Field(None, description="The newer name of max_tokens.")
+    response_format: TextFormat | None = None
+    logprobs: Literal[False] | None = None
+
+
+class CompletionRequest(GenerationRequest):
+    """`POST /v1/completions`."""
+
+    prompt: str | Annotated[list[str], Field(min_length=1, max_length=MAX_CANVASES)]
+    suffix: str | None = Field(None, description="Text behind the answer: the masks lie between.")
+    echo: Literal[False] | None = None
+    best_of: Literal[1] | None = None
+    logprobs: None = None
+
+    @property
+    def prompts(self) -> list[str]:
+        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
+
+
+def choice(kind: Object, index: int, text: str, finish: str | None) -> dict[str, Any]:
+    """One answer."""
+    shape = (
+        {"message": {"role": "assistant", "content": text}} if kind == "chat.completion" else {"text": text}
+    )
+    return {"index": index, **shape, "finish_reason": finish, "logprobs": None}
+
+
+def piece(kind: Object, index: int, text: str, finish: str | None, *, first: bool) -> dict[str, Any]:
+    """A part of one answer, in a stream."""
+    role = {"role": "assistant"} if first else {}
+    delta: dict[str, Any] = role | ({} if finish and not text else {"content": text})
+    shape = {"delta": delta} if kind == "chat.completion" else {"text": text}
+    return {"index": index, **shape, "finish_reason": finish, "logprobs": None}
+
+
+class Envelope:
+    """What every answer to one request says around its choices.
+
+    Args:
+        kind: Of answer.
+        model: The served model's name.
+        chunk: Whether it comes in pieces.
+    """
+
+    def __init__(self, kind: Object, model: str, *, chunk: bool) -> None:
+        short = "chatcmpl" if kind == "chat.completion" else "cmpl"
+        self._body = {
+            "id": f"{short}-{uuid.uuid4().hex}",
+            "object": f"{kind}.chunk" if chunk and kind == "chat.completion" else kind,
+            "created": int(time.time()),
+            "model": model,
+        }
+
+    def __call__(self, choices: Sequence[Mapping[str, Any]], usage: Usage | None = None) -> dict[str, Any]:
+        counted = {} if usage is None else {"usage": usage.model_dump()}
+        return {**self._body, "choices": list(choices), **counted}

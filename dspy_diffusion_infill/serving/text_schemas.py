@@ -1,0 +1,87 @@
+"""The bodies of score and tokenize."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from dspy_diffusion_infill.engine.likelihood import Estimate, Estimator
+from dspy_diffusion_infill.serving.limits import MAX_CANVASES, MAX_SCORE_SAMPLES
+from dspy_diffusion_infill.serving.schemas import Body, CanvasBody, Conversation, Seed, Usage
+
+
+class ScoreInput(Body):
+    """A text, or the response to a conversation."""
+
+    text: Annotated[str, Field(min_length=1)] | None = None
+    messages: Conversation | None = None
+    response: Annotated[str, Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def one_of_two(self) -> ScoreInput:
+        if (self.messages is None) != (self.response is None) or (self.text is None) == (
+            self.messages is None
+        ):
+            raise ValueError("give either text, or messages and response")
+        return self
+
+
+class ScoreRequest(Body):
+    """Texts whose likelihood is wanted."""
+
+    model: str | None = None
+    inputs: Annotated[list[ScoreInput], Field(min_length=1, max_length=MAX_CANVASES)]
+    num_samples: int = Field(32, ge=2, le=MAX_SCORE_SAMPLES, description="Draws of the estimate.")
+    estimator: Estimator = "exact_count"
+    seed: Seed = 0
+    user: str | None = Field(None, max_length=256)
+
+
+class ScoreBody(Body):
+    """An upper bound of the negative log-likelihood, estimated."""
+
+    nelbo: float = Field(description="Of all scored tokens together, in nats.")
+    standard_error: float
+    num_tokens: int
+    perplexity: float = Field(description="Per scored token.")
+
+    @classmethod
+    def of(cls, found: Estimate) -> ScoreBody:
+        return cls(
+            nelbo=found.nelbo,
+            standard_error=found.standard_error,
+            num_tokens=found.num_tokens,
+            perplexity=found.perplexity,
+        )
+
+
+class ScoreAnswer(Body):
+    """For each input, in the order asked."""
+
+    model: str
+    scores: list[ScoreBody]
+    usage: Usage
+
+
+class TokenizeRequest(Body):
+    """A text to be divided, or a canvas to be counted."""
+
+    model: str | None = None
+    text: str | None = None
+    canvas: CanvasBody | None = None
+    context: Conversation = []
+
+    @model_validator(mode="after")
+    def one_of_two(self) -> TokenizeRequest:
+        if (self.text is None) == (self.canvas is None) or (self.text is not None and self.context):
+            raise ValueError("give either text, or canvas with or without context")
+        return self
+
+
+class TokenizeAnswer(Body):
+    """Of a text its tokens; of a canvas how many, chat template and masks included."""
+
+    num_tokens: int
+    ids: list[int] | None = None
+    offsets: list[tuple[int, int]] | None = Field(None, description="Characters (start, end) of each token.")
