@@ -54,7 +54,13 @@ class FairQueue(Generic[Item]):
         self._served[client] += cost
         if not self._waiting[client]:
             del self._waiting[client]
-        self._served = {name: served for name, served in self._served.items() if self._counts(name, served)}
+        self._served = {
+            name: served
+            for name, served in self._served.items()
+            if name in self._waiting or served > self._level
+        }
+        if not self._waiting:  # nobody had to wait for anybody
+            self._served, self._level = {}, 0.0
         return item
 
     def next_cost(self) -> float:
@@ -76,7 +82,3 @@ class FairQueue(Generic[Item]):
 
     def _next(self) -> str:
         return min(self._waiting, key=lambda client: self._served[client])
-
-    def _counts(self, client: str, served: float) -> bool:
-        """Whether a counter says more than that a client is new."""
-        return client in self._waiting or served > self._level

@@ -100,7 +100,7 @@ async def _not_done(request: Request, error: Any) -> JSONResponse:
 
 async def _http(request: Request, error: Any) -> JSONResponse:
     answer = refusal(
-        RefusedError(error.status_code, "not_served", f"{request.method} of this path: {error.detail}.")
+        RefusedError(error.status_code, "not_served", f"{request.method} {request.url.path}: {error.detail}.")
     )
     answer.headers.update(error.headers or {})
     return answer

@@ -70,7 +70,7 @@ class TokenizeRequest(Body):
     model: str | None = None
     text: str | None = None
     canvas: CanvasBody | None = None
-    context: Conversation = []
+    context: Conversation = Field([], description="Turns that follow the canvas.")
 
     @model_validator(mode="after")
     def one_of_two(self) -> TokenizeRequest:

@@ -32,7 +32,7 @@ def live(app: FastAPI) -> Iterator[str]:
     thread.start()
     url = f"http://127.0.0.1:{socket.getsockname()[1]}"
     try:
-        with httpx.Client(transport=httpx.HTTPTransport(retries=20)) as client:
+        with httpx.Client(transport=httpx.HTTPTransport(retries=20), timeout=120) as client:
             assert client.get(f"{url}/health").json() == {"status": "ok"}
         yield url
     finally:
