@@ -114,6 +114,45 @@ def test_the_command_without_its_extra_says_what_to_install(wheel: Path, dspy_pr
     assert "Traceback" not in answer.stderr
 
 
+ONE_LINER = """
+from dspy.teleprompt import COPRO
+from dspy_diffusion_infill import DiffusionInfill
+
+def copro(system, user):
+    if "proposed_instruction" not in system:
+        return "[[ ## rating ## ]]\\n" + obey(system, user)
+    fields = ("proposed_instruction", "proposed_prefix_for_output_field")
+    return "\\n".join(f"[[ ## {field} ## ]]\\nRate it warm:" for field in fields)
+
+dspy.configure(lm=rule_lm(copro))
+program, trainset = dspy.Predict(dspy.Signature("review -> rating", "Rate the text.")), reviews(8)
+
+base = COPRO(metric=exact, breadth=2, depth=1)
+tuned = DiffusionInfill(base=base, budget=40).compile(program, trainset=trainset)
+
+assert "torch" not in __import__("sys").modules
+print(tuned.signature.instructions)
+print(len(tuned.trial_logs))
+"""
+
+
+@pytest.mark.slow
+def test_with_a_served_model_the_plain_wheel_optimizes_a_program(wheel: Path, dspy_project: Path):
+    pytest.importorskip("fastapi")
+    from dspy_diffusion_infill.engine.model import load
+    from dspy_diffusion_infill.serving.server import create_app
+    from tests.serving.conftest import live
+
+    pip(dspy_project, "install", wheel)
+    with live(create_app(load("embedded", device="cpu"), name="embedded")) as url:
+        program = (ROOT / "tests" / "doubles.py").read_text() + ONE_LINER
+        env = {**os.environ, "DIFFUSION_INFILL_URL": url, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+        command = [dspy_project, "-I", "-c", program]
+        answer = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600, check=False)
+    assert answer.returncode == 0, answer.stderr
+    assert int(answer.stdout.split()[-2]) >= 1
+
+
 @pytest.mark.slow
 def test_the_wheel_holds_the_package_with_its_assets_and_nothing_else(wheel: Path):
     files = (file for file in (ROOT / "dspy_diffusion_infill").rglob("*") if file.is_file())

@@ -1,7 +1,9 @@
 """The remote infiller over real HTTP, and how an infiller is found from what a user names."""
 
+import asyncio
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -14,53 +16,73 @@ from dspy_diffusion_infill.errors import (
     ModelError,
     SettingsError,
 )
-from dspy_diffusion_infill.prompts.canvas import Canvas, Denoising, Filling, Infiller, Masked, Message
+from dspy_diffusion_infill.prompts.canvas import Canvas, Denoising, Infiller, Masked, Message
+from dspy_diffusion_infill.serving import client as client_module
 from dspy_diffusion_infill.serving import connect as module
 from dspy_diffusion_infill.serving.client import RemoteInfiller
 from dspy_diffusion_infill.serving.connect import connect
-from dspy_diffusion_infill.serving.wire import (
-    canvas_from_json,
-    canvas_to_json,
-    filling_from_json,
-    filling_to_json,
-)
+from dspy_diffusion_infill.serving.retrying import seconds_to_wait
+from dspy_diffusion_infill.serving.wire import canvas_to_json, denoising_to_json, requests_for
 from tests.doubles import ScriptedInfiller
 
 CANVAS = Canvas(
     (Message("system", ("Rate ", Masked(3), ".")), Message("user", ("hm",))),
     (Message("user", ("Bad.",)), Message("assistant", ("1",))),
 )
+BARE = Canvas((Message("system", (Masked(2, 5),)),))
+LIMITS = {"canvases": 64, "new_tokens": 1000, "body_bytes": 100_000}
+
+
+def read(canvas, context):
+    """What a server makes of a canvas."""
+
+    def part(piece):
+        if isinstance(piece, str):
+            return piece
+        return Masked(*(piece["mask"] if isinstance(piece["mask"], list) else [piece["mask"]]))
+
+    messages = (Message(m["role"], tuple(map(part, m["content"]))) for m in canvas["messages"])
+    return Canvas(tuple(messages), tuple(Message.text(m["role"], m["content"]) for m in context))
 
 
 class Server(ThreadingHTTPServer):
-    """Serves a scripted infiller, or `broken` instead: a status and a body."""
+    """Serves a scripted infiller; first come what `broken` holds: statuses, headers and bodies, or None for a
+    connection that is closed."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.infiller, self.broken, self.requests = ScriptedInfiller("well", "with care"), None, []
+        self.infiller, self.broken, self.requests, self.keys = ScriptedInfiller("well", "ill"), [], [], []
+        self.limits = dict(LIMITS)
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
     def answer(self, path, body):
         self.requests.append((path, body))
-        if path == "/health":
-            return {"model": "toy@1", "context_length": self.infiller.context_length}
+        if path == "/v1/models":
+            card = {"fingerprint": "toy@1", "context_length": self.infiller.context_length, "cache": "window"}
+            return {"data": [card | {"limits": self.limits}]}
         if path == "/v1/tokenize":
             if "text" in body:
                 return {"offsets": self.infiller.offsets(body["text"])}
-            return {"num_tokens": self.infiller.num_tokens(canvas_from_json(body["canvas"]))}
-        canvases = [canvas_from_json(canvas) for canvas in body["canvases"]]
-        found = self.infiller.infill(canvases, num_candidates=body["num_candidates"], seed=body["seed"])
-        return {"fillings": [[filling_to_json(filling) for filling in fillings] for fillings in found]}
+            return {"num_tokens": self.infiller.num_tokens(read(body["canvas"], body["context"]))}
+        canvases = [read(canvas, body["context"]) for canvas in body["canvases"]]
+        found = self.infiller.infill(canvases, num_candidates=body["n"], seed=body["seed"])
+        return {"fillings": [[asdict(filling) for filling in fillings] for fillings in found]}
 
 
 class Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self):
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        answer = json.dumps(self.server.answer(self.path, json.loads(body or "null")))
-        status, text = self.server.broken or (200, answer)
+        body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or "null")
+        self.server.keys.append(self.headers.get("Authorization"))
+        broken = self.server.broken.pop(0) if self.server.broken else (200, {}, None)
+        if broken is None:
+            return
+        status, headers, text = broken
+        text = json.dumps(self.server.answer(self.path, body)) if text is None else text
         self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(text.encode())
 
@@ -80,10 +102,12 @@ def server():
         thread.join()
 
 
-def test_what_travels_is_the_same_on_both_sides():
-    assert canvas_from_json(json.loads(json.dumps(canvas_to_json(CANVAS)))) == CANVAS
-    filling = Filling(("a", "b"), -1.25, 8)
-    assert filling_from_json(json.loads(json.dumps(filling_to_json(filling)))) == filling
+@pytest.fixture
+def waits(monkeypatch):
+    """No time passes between tries; how long it would have been."""
+    found = []
+    monkeypatch.setattr(client_module.time, "sleep", found.append)
+    return found
 
 
 def test_a_remote_infiller_answers_as_the_served_one(server):
@@ -91,30 +115,118 @@ def test_a_remote_infiller_answers_as_the_served_one(server):
         assert isinstance(remote, Infiller)
         assert remote.context_length == 10_000
         assert remote.offsets("Rate it.") == [(0, 4), (5, 8)]
+        assert remote.offsets("") == []
         assert remote.num_tokens(CANVAS) == server.infiller.num_tokens(CANVAS)
-        assert remote.infill([CANVAS, CANVAS], num_candidates=2, seed=7) == server.infiller.infill(
-            [CANVAS, CANVAS], num_candidates=2, seed=7
+        assert remote.infill([CANVAS, BARE, CANVAS], num_candidates=2, seed=7) == server.infiller.infill(
+            [CANVAS, BARE, CANVAS], num_candidates=2, seed=7
         )
-        assert remote.name == f"toy@1?{Denoising(temperature=0.1)}"
-    assert server.infiller.canvases[0] == CANVAS
-    sent = server.requests[-1][1]["denoising"]
-    assert {**sent, "num_candidates": 8} == asdict(Denoising(temperature=0.1))
+        assert remote.name == f"toy@1?{Denoising(temperature=0.1, cache='window')}"
+    # one request for each context, each context once
+    assert server.infiller.canvases[:3] == [CANVAS, CANVAS, BARE]
+    sent = server.requests[-1][1]
+    assert {name: sent[name] for name in ("temperature", "cache", "length")} == {
+        "temperature": 0.1, "cache": "window", "length": "fixed"
+    }  # fmt: skip
+    assert server.keys == [None] * len(server.keys)
+
+
+def test_for_await_it_answers_the_same(server):
+    async def ask():
+        async with RemoteInfiller(server.url) as remote:
+            return await remote.ainfill([CANVAS, BARE], num_candidates=2, seed=7)
+
+    assert asyncio.run(ask()) == server.infiller.infill([CANVAS, BARE], num_candidates=2, seed=7)
+    assert asyncio.run(ask()) == asyncio.run(ask())  # in event loops of their own
+
+
+def test_a_key_is_sent_with_every_request(server, monkeypatch):
+    with RemoteInfiller(server.url, api_key="sesame") as remote:
+        remote.offsets("x")
+    monkeypatch.setenv("DIFFUSION_INFILL_API_KEY", "open")
+    connect(server.url, Denoising()).close()
+    assert server.keys == ["Bearer sesame", "Bearer sesame", "Bearer open"]
+
+
+def test_what_is_too_large_for_one_request_is_divided(server):
+    server.limits |= {"canvases": 3, "new_tokens": 12}
+    canvases = [Canvas((Message("user", (Masked(n),)),)) for n in (1, 1, 1, 1, 4, 5, 20)]
+    with RemoteInfiller(server.url) as remote:
+        found = remote.infill(canvases, num_candidates=2, seed=1)
+    assert found == server.infiller.infill(canvases, num_candidates=2, seed=1)
+    asked = [body["canvases"] for path, body in server.requests if path == "/v1/infill"]
+    assert [len(part) for part in asked] == [3, 2, 1, 1]
+
+
+def test_bodies_are_no_longer_than_the_server_takes():
+    canvases = [Canvas((Message("user", ("ü" * 1000, Masked(1))),), CANVAS.context) for _ in range(9)]
+    parts = [body for _, body in requests_for(canvases, 1, {**LIMITS, "body_bytes": 25_000})]
+    assert len(parts) == 3
+    assert all(len(json.dumps(body)) < 25_000 for body in parts)
+
+
+@pytest.mark.parametrize("fault", [None, (429, {"Retry-After": "3"}, "{}"), (503, {}, "{}")])
+def test_a_busy_server_is_asked_again(server, waits, fault):
+    with RemoteInfiller(server.url) as remote:
+        server.broken = [fault] * 3
+        assert len(remote.infill([CANVAS], num_candidates=1, seed=0)) == 1
+    assert len(waits) == 3
+    if fault and fault[0] == 429:
+        assert waits == [3.0] * 3
+    else:
+        assert waits[2] > waits[0]
+
+
+def test_a_server_that_stays_busy_is_given_up(server, waits):
+    with RemoteInfiller(server.url, retries=2) as remote:
+        server.broken = [(503, {}, '{"error": {"message": "The server is stopping."}}')] * 9
+        with pytest.raises(InfillerUnavailableError, match="503, The server is stopping"):
+            remote.offsets("x")
+    assert (len(server.broken), len(waits)) == (6, 2)
+
+
+def test_waits_are_bounded():
+    assert seconds_to_wait(30, None) <= 30.0
+    assert seconds_to_wait(0, None) <= 0.5
+
+
+def test_many_threads_may_ask_at_once(server):
+    with RemoteInfiller(server.url) as remote, ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(lambda n: remote.offsets("a " * n), range(16)))
+    assert [len(one) for one in found] == list(range(16))
 
 
 @pytest.mark.parametrize(
     ("broken", "error", "message"),
     [
-        ((500, "oops"), InfillerUnavailableError, "No infiller answers at .*/v1/infill.*500"),
-        ((200, "<html>"), InfillerUnavailableError, "/v1/infill sends no JSON"),
-        ((200, "{}"), InfillerUnavailableError, "is no infiller: its answer lacks 'fillings'"),
-        ((422, "too long"), CanvasError, "/v1/infill refused the request: too long"),
+        ((500, {}, "oops"), InfillerUnavailableError, r"/v1/infill sends no JSON \(status 500\)"),
+        ((200, {}, "<html>"), InfillerUnavailableError, "/v1/infill sends no JSON"),
+        ((200, {}, "{}"), InfillerUnavailableError, "is no infiller: its answer lacks 'fillings'"),
+        ((200, {}, "[]"), InfillerUnavailableError, "is no infiller: its answer lacks 'fillings'"),
+        ((200, {}, '{"fillings": [[{}]]}'), InfillerUnavailableError, "sends no fillings"),
+        ((200, {}, '{"fillings": []}'), InfillerUnavailableError, "must fill 1 canvases; got 0"),
+        ((400, {}, '{"error": {"message": "too long"}}'), CanvasError, "refused the request: too long"),
+        ((401, {}, '{"error": {"message": "no key"}}'), InfillerUnavailableError, "401, no key"),
     ],
-)
+)  # fmt: skip
 def test_a_broken_answer_is_an_error_in_words(server, broken, error, message):
     with RemoteInfiller(server.url) as remote:
-        server.broken = broken
+        server.broken = [broken]
         with pytest.raises(error, match=message):
             remote.infill([CANVAS], num_candidates=1, seed=0)
+
+
+def test_a_server_without_a_model_is_no_infiller(server):
+    server.broken = [(200, {}, '{"data": []}')]
+    with pytest.raises(InfillerUnavailableError, match="is no infiller: its answer lacks 'fingerprint'"):
+        RemoteInfiller(server.url)
+
+
+def test_settings_that_are_not_set_are_not_sent():
+    assert denoising_to_json(Denoising(steps=3)) == {
+        "steps": 3, "temperature": 0.8, "guidance": 0.0, "remasking": "low_confidence", "length": "fixed",
+        "cache": "auto",
+    }  # fmt: skip
+    assert canvas_to_json(BARE) == {"messages": [{"role": "system", "content": [{"mask": [2, 5]}]}]}
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://127.0.0.1:99999", "http://"])

@@ -64,6 +64,7 @@ class Asking:
                 left.cancel()
             with suppress(asyncio.CancelledError):
                 await asyncio.wait({future})
+                future.exception()  # looked at, also where nobody is left to hear of it
 
     def start(self, ticket: Ticket, work: Callable[[Ticket], Result]) -> asyncio.Future[Result]:
         """Do the work in a thread."""

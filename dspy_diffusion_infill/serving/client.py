@@ -170,7 +170,7 @@ class RemoteInfiller:
         raise AssertionError("the last try returns or raises")
 
     async def _aask(self, method: str, path: str, body: Json | None = None) -> Json:
-        client = self._async.setdefault(asyncio.get_running_loop(), httpx.AsyncClient(**self._settings))
+        client = self._client_here()
         for attempt in range(self._retries + 1):
             answer = None
             try:
@@ -182,6 +182,13 @@ class RemoteInfiller:
                     raise self._unavailable(path, error) from error
             await asyncio.sleep(seconds_to_wait(attempt, answer))
         raise AssertionError("the last try returns or raises")
+
+    def _client_here(self) -> httpx.AsyncClient:
+        """The connections of this event loop."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._async:
+            self._async[loop] = httpx.AsyncClient(**self._settings)
+        return self._async[loop]
 
     def _json(self, path: str, answer: httpx.Response) -> Json:
         """What was answered, or the error it amounts to."""

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dspy_diffusion_infill.errors import MissingExtraError, SettingsError
+from dspy_diffusion_infill.serving.limits import LOOPBACK
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 KEY_VARIABLE = "DIFFUSION_INFILL_API_KEY"
 IDLE_S = 5
 """A connection may stay open without a request."""

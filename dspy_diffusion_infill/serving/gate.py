@@ -11,9 +11,8 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dspy_diffusion_infill.errors import RefusedError
-from dspy_diffusion_infill.serving.limits import Limits
+from dspy_diffusion_infill.serving.limits import LOOPBACK, Limits
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 OPEN_PATHS = ("/health",)
 """Answered without a key, for load balancers."""
 

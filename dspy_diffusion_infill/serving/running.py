@@ -69,6 +69,8 @@ class Running:
         gone = []
         for shape, units in list(self._units.items()):
             leaving = [unit for unit in units if unit.ticket.cancelled or unit.job.done.done()]
+            if not leaving:
+                continue
             self._batches[shape].drop({key for unit in leaving for key in unit.unfinished})
             self._forget(shape, leaving)
             gone += leaving

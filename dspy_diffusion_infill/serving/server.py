@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -39,7 +38,8 @@ REFUSALS = {
     503: "The server is stopping, or out of memory",
     504: "The answer took too long",
 }
-log = logging.getLogger(__name__)
+TYPES = ("str", "int", "float", "list")
+"""What pydantic puts beside the names of fields."""
 
 
 def create_app(
@@ -125,7 +125,7 @@ def complaint(errors: Sequence[Any]) -> str:
     if worst["type"] == "json_invalid":
         return f"The body must be JSON; character {worst['loc'][-1]}: {worst['ctx']['error']}."
     place = [str(step) for step in worst["loc"][1:] if isinstance(step, int) or step.isidentifier()]
-    where = ".".join(step for step in place if step[:1].islower() or step.isdecimal())
+    where = ".".join(step for step in place if step not in TYPES and not step[:1].isupper())
     return f"{where or 'body'}: {worst['msg'].removeprefix('Value error, ').rstrip('.')}."
 
 
