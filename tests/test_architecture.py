@@ -25,6 +25,10 @@ PURE = {
     "search.edits",
     "search.journal",
     "search.selection",
+    "serving.fairness",
+    "serving.limits",
+    "serving.retrying",
+    "serving.wire",
 }
 MAX_LINES = 250
 
