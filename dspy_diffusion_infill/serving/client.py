@@ -68,12 +68,20 @@ class RemoteInfiller:
         }
         self._client = httpx.Client(**self._settings)
         self._async: weakref.WeakKeyDictionary[Any, httpx.AsyncClient] = weakref.WeakKeyDictionary()
+        try:
+            self._meet(denoising)
+        except BaseException:
+            self._client.close()
+            raise
+        self._retries, self._user = retries, uuid.uuid4().hex
+
+    def _meet(self, denoising: Denoising) -> None:
+        """Ask the server what it serves."""
         card = next(iter(self._read(self._ask("GET", "/v1/models"), "data", list)), None)
         self._model, self._limits = self._read(card, "fingerprint", str), self._read(card, "limits", dict)
         self._context_length = self._read(card, "context_length", int)
         settled = self._read(card, "cache", str) if denoising.cache == "auto" else denoising.cache
         self.denoising = replace(denoising, cache=settled)
-        self._retries, self._user = retries, uuid.uuid4().hex
 
     @property
     def name(self) -> str:
