@@ -12,7 +12,15 @@ if TYPE_CHECKING:
     from dspy_diffusion_infill.engine.lm import DiffusionLM
     from dspy_diffusion_infill.errors import Unscored
     from dspy_diffusion_infill.optimizer import DiffusionInfill
-    from dspy_diffusion_infill.prompts.canvas import Canvas, Denoising, Filling, Infiller, Masked, Message
+    from dspy_diffusion_infill.prompts.canvas import (
+        Canvas,
+        Denoising,
+        Filling,
+        Infiller,
+        Masked,
+        Message,
+        Scorer,
+    )
     from dspy_diffusion_infill.prompts.compact import CompactAdapter
     from dspy_diffusion_infill.prompts.guards import Guard
     from dspy_diffusion_infill.prompts.last_line import LastLineAdapter
@@ -25,6 +33,7 @@ if TYPE_CHECKING:
     from dspy_diffusion_infill.search.reverting import revert
     from dspy_diffusion_infill.search.selection import Selection
     from dspy_diffusion_infill.serving.client import RemoteInfiller
+    from dspy_diffusion_infill.traces import Trace, read_traces
 
 _HOMES = {
     "Budget": "search.budget",
@@ -41,12 +50,15 @@ _HOMES = {
     "Masked": "prompts.canvas",
     "Message": "prompts.canvas",
     "RemoteInfiller": "serving.client",
+    "Scorer": "prompts.canvas",
     "Selection": "search.selection",
     "SlidingWindow": "prompts.windows",
     "Template": "prompts.templates",
+    "Trace": "traces",
     "Unscored": "errors",
     "infill_proposer": "search.gepa",
     "prune": "search.pruning",
+    "read_traces": "traces",
     "revert": "search.reverting",
 }
 
@@ -67,13 +79,16 @@ __all__ = [
     "Masked",
     "Message",
     "RemoteInfiller",
+    "Scorer",
     "Selection",
     "SlidingWindow",
     "Template",
+    "Trace",
     "Unscored",
     "__version__",
     "infill_proposer",
     "prune",
+    "read_traces",
     "revert",
 ]
 

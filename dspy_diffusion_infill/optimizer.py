@@ -15,26 +15,29 @@ from dspy_diffusion_infill.prompts.canvas import Denoising, Infiller
 from dspy_diffusion_infill.prompts.guards import Guard
 from dspy_diffusion_infill.prompts.locks import LockSetting, check_locks
 from dspy_diffusion_infill.prompts.program import instructions_of
-from dspy_diffusion_infill.prompts.protocols import check_masking, program_locks
+from dspy_diffusion_infill.prompts.protocols import program_locks
 from dspy_diffusion_infill.prompts.templates import Template
+from dspy_diffusion_infill.prompts.trace_turns import Redact
 from dspy_diffusion_infill.prompts.windows import SlidingWindow
 from dspy_diffusion_infill.search.base import check_base_arguments, choose_metric, metric_of, run_base
-from dspy_diffusion_infill.search.budget import Budget, Meter, Preset, resolve_budget
+from dspy_diffusion_infill.search.budget import Budget, Preset
 from dspy_diffusion_infill.search.confirmation import confirm
 from dspy_diffusion_infill.search.estimate import Estimate, count_windows, estimate
 from dspy_diffusion_infill.search.fingerprint import fingerprint
 from dspy_diffusion_infill.search.infilling import INTERRUPTED, Search
 from dspy_diffusion_infill.search.metrics import Metric
+from dspy_diffusion_infill.search.opening import open_session
 from dspy_diffusion_infill.search.presets import PAPER
 from dspy_diffusion_infill.search.proposals import Proposer
 from dspy_diffusion_infill.search.review import Review
+from dspy_diffusion_infill.search.rounds import check_scorer
 from dspy_diffusion_infill.search.selection import Selection
 from dspy_diffusion_infill.search.session import Session
 from dspy_diffusion_infill.search.settings import check_settings, plain_settings
 from dspy_diffusion_infill.search.start import Start, find_start
-from dspy_diffusion_infill.search.task import make_task
 from dspy_diffusion_infill.search.usage import warn_if_uncounted
 from dspy_diffusion_infill.serving.connect import connect
+from dspy_diffusion_infill.traces import ConditionOn, Trace
 
 
 class DiffusionInfill(Teleprompter):
@@ -62,6 +65,10 @@ class DiffusionInfill(Teleprompter):
         selection: How candidates are compared, and how many examples a canvas shows.
         budget: "light", "medium" or "heavy" (10, 30 or 80 metric calls per validation example), or a
             `Budget`.
+        condition_on: What the infiller is shown beside the prompt: labelled "examples"; "traces", i.e. what
+            the program answered and what the metric's feedback, or a log (`compile`), says of it; or "both".
+        redact: Takes secrets out of every text of an example or a trace before it reaches the infiller, e.g.
+            `traces.hide_secrets`; prompts and demos are shown as they are.
         lock: Text that is never rewritten. "auto": placeholders, field names, backticked names, quoted
             literals, URLs, and what an agent needs (`prompts.locks`, `prompts.protocols`); texts and compiled
             patterns, for all predictors or by predictor name, add to that; None locks nothing.
@@ -95,6 +102,8 @@ class DiffusionInfill(Teleprompter):
         denoising: Denoising = Denoising(),  # noqa: B008
         selection: Selection = Selection(),  # noqa: B008
         budget: Preset | Budget = "light",
+        condition_on: ConditionOn = "examples",
+        redact: Redact | None = None,
         lock: LockSetting = "auto",
         guard: Literal["auto"] | Guard | None = "auto",
         review: Review = False,
@@ -107,7 +116,8 @@ class DiffusionInfill(Teleprompter):
         self.metric, self.base, self.infiller = metric, base, infiller
         self.masking, self.denoising, self.selection = masking, denoising, selection
         self.budget: Preset | Budget = budget
-        self.lock = lock
+        self.condition_on: ConditionOn = condition_on
+        self.redact, self.lock = redact, lock
         self.guard: Literal["auto"] | Guard | None = guard
         self.review: Review = review
         self.seed, self.num_threads, self.log_dir = seed, num_threads, log_dir
@@ -139,6 +149,7 @@ class DiffusionInfill(Teleprompter):
         teacher: dspy.Module | None = None,
         valset: list[dspy.Example] | None = None,
         base_kwargs: Mapping[str, Any] | None = None,
+        traces: Sequence[Trace] | None = None,
         resume: bool = True,
     ) -> dspy.Module:
         """Optimize a program's instructions.
@@ -154,6 +165,7 @@ class DiffusionInfill(Teleprompter):
             teacher: Handed to the base, if it takes one.
             valset: Examples that select; None selects on the trainset.
             base_kwargs: More arguments for the base's `compile`.
+            traces: Of a log (`read_traces`); those of this run's own program come by themselves.
             resume: With `log_dir`: go on from the scores there, which count as spent; else begin anew.
 
         Returns:
@@ -166,8 +178,8 @@ class DiffusionInfill(Teleprompter):
             EvaluationError: If the program failed for a reason that says nothing about its prompt.
         """
         check_base_arguments(self.base, teacher, base_kwargs)
-        session = self._session(student, trainset, valset)
-        task, infiller = session.task, connect(self.infiller, self.denoising)
+        session = open_session(vars(self), self._metric(), student, trainset, valset, traces)
+        task, infiller = session.task, self._connect()
         session.announce(self.base, infiller)
         settings = self.get_params() | {"base_kwargs": dict(base_kwargs or {})}
         marks = fingerprint(task, metric=session.metric, infiller=infiller, settings=settings)
@@ -200,8 +212,8 @@ class DiffusionInfill(Teleprompter):
 
         Takes what `compile` takes, and raises what it raises before anything is spent.
         """
-        session = self._session(student, trainset, valset)
-        infiller = connect(self.infiller, self.denoising)
+        session = open_session(vars(self), self._metric(), student, trainset, valset, traces=None)
+        infiller = self._connect()
         locks = program_locks(student, self.lock)
         return estimate(
             session.meter.budget,
@@ -219,20 +231,8 @@ class DiffusionInfill(Teleprompter):
     def _metric(self) -> Metric:
         return choose_metric(self.metric, self.base)
 
-    def _session(
-        self, student: dspy.Module, trainset: list[dspy.Example], valset: list[dspy.Example] | None
-    ) -> Session:
-        task = make_task(student, trainset, valset).split(self.selection.holdout, self.seed)
-        check_masking(self.masking, student)
-        program_locks(student, self.lock)  # refuses unknown names, before the base has spent anything
-        budget = resolve_budget(self.budget, len(task.valset), len(task.holdout))
-        return Session(
-            task=task,
-            metric=self._metric(),
-            meter=Meter(budget, reserved=2 * len(task.holdout)),
-            selection=self.selection,
-            num_threads=self.num_threads,
-        )
+    def _connect(self) -> Infiller:
+        return check_scorer(connect(self.infiller, self.denoising), self.masking)
 
     def _proposer(self, start: Start, session: Session, infiller: Infiller) -> Proposer:
         return Proposer(
@@ -243,5 +243,6 @@ class DiffusionInfill(Teleprompter):
             lock=self.lock,
             guard=Guard() if isinstance(self.guard, str) else self.guard,
             num_candidates=self.denoising.num_candidates,
+            redact=self.redact,
             seed=self.seed,
         )

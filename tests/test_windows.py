@@ -93,7 +93,7 @@ def test_replacing_a_window_leaves_the_rest_byte_identical(text, size, filling):
         ({"stride": 0}, "stride must be at least 1; got 0"),
         ({"mask": -1}, "mask must be at least 1; got -1"),
         ({"window": 4, "stride": 5}, "stride must be at most window, 4, .*got 5"),
-        ({"order": "any"}, "order must be 'successive' or 'independent'; got 'any'"),
+        ({"order": "any"}, "order must be one of 'successive', 'independent', 'least_sure'; got 'any'"),
         ({"passes": 0}, "passes must be at least 1, or None; got 0"),
     ],
 )

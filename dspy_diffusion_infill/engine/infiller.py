@@ -8,7 +8,8 @@ from dataclasses import replace
 from dspy_diffusion_infill.engine.cache import Contexts, choose_mode
 from dspy_diffusion_infill.engine.calibrate import stored_choice
 from dspy_diffusion_infill.engine.denoise import infill
-from dspy_diffusion_infill.engine.length import with_best_lengths
+from dspy_diffusion_infill.engine.length import with_best_lengths, with_length
+from dspy_diffusion_infill.engine.likelihood import Target, masked_nll
 from dspy_diffusion_infill.engine.model import TextModel
 from dspy_diffusion_infill.engine.reverse import Decoding, Filled
 from dspy_diffusion_infill.engine.vocabulary import Layout, check_length
@@ -16,7 +17,7 @@ from dspy_diffusion_infill.prompts.canvas import Canvas, Denoising, Filling
 
 
 class DiffusionInfiller:
-    """Fills canvases with a model in this process; an `Infiller`.
+    """Fills canvases with a model in this process; an `Infiller`, and a `Scorer`.
 
     Only the masked parts are written: the text around them goes in, and never comes out again. End-of-text,
     header and mask tokens are banned inside a masked part.
@@ -72,6 +73,28 @@ class DiffusionInfiller:
             canvases = [self._with_best_lengths(canvas) for canvas in canvases]
         filled = self._fill(canvases, self.denoising, num_candidates, seed)
         return [[self._read(layout, one) for one in row] for layout, row in filled]
+
+    def nll_per_token(self, canvases: Sequence[Canvas], texts: Sequence[Sequence[str]]) -> list[float]:
+        """Negative log-likelihood of texts in the masked parts of canvases, in nats per token.
+
+        All tokens of a canvas's texts are masked at once: one pass a canvas.
+
+        Raises:
+            CanvasError: If a canvas with its texts is longer than the model's context.
+        """
+        targets = [self._target(canvas, each) for canvas, each in zip(canvases, texts, strict=True)]
+        return masked_nll(self.model, targets)
+
+    def _target(self, canvas: Canvas, texts: Sequence[str]) -> Target:
+        """The canvas with the texts in place of its masks, and where these lie."""
+        written = [self.model.vocabulary.encode(text) for text in texts]
+        for part, ids in enumerate(written):
+            canvas = with_length(canvas, part, max(1, len(ids)))
+        layout = self._lay_out(canvas)
+        ids = list(layout.ids)
+        for where, own in zip(layout.masked, written, strict=True):
+            ids[where.start : where.start + len(own)] = own
+        return Target(ids, [at for where in layout.masked for at in where])
 
     def _fill(
         self, canvases: Sequence[Canvas], how: Denoising, num_candidates: int, seed: int

@@ -115,6 +115,28 @@ def estimate_nelbo(
     return [_estimate(each, len(target.scored)) for each, target in zip(terms, targets, strict=True)]
 
 
+def masked_nll(model: MaskPredictor, targets: Sequence[Target]) -> list[float]:
+    """Mean negative log probability of each target's scored tokens, all of them masked, in nats.
+
+    One pass a target, where `estimate_nelbo` takes many: enough to rank windows by.
+
+    Raises:
+        CanvasError: If a target is longer than the model's context.
+
+    Example:
+        >>> from dspy_diffusion_infill.engine.model import ToyModel
+        >>> toy = ToyModel(answer=torch.tensor([5]), vocab_size=9, mask_token_id=8)
+        >>> [round(one, 3) for one in masked_nll(toy, [Target([5], [0]), Target([4], [0])])]
+        [0.466, 3.066]
+    """
+    _check(model, targets, 1, "exact_count")
+    samples = [
+        _Sample(index, list(target.scored), 1 / len(target.scored)) for index, target in enumerate(targets)
+    ]
+    losses = _cross_entropies(model, targets, samples)
+    return [sample.weight * loss for sample, loss in zip(samples, losses, strict=True)]
+
+
 def _check(model: MaskPredictor, targets: Sequence[Target], num_samples: int, estimator: Estimator) -> None:
     if num_samples < 1:
         raise SettingsError(f"num_samples must be at least 1; got {num_samples}.")

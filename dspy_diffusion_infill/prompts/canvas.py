@@ -171,3 +171,22 @@ class Infiller(Protocol):
     def infill(self, canvases: Sequence[Canvas], *, num_candidates: int, seed: int) -> list[list[Filling]]:
         """Fill every canvas `num_candidates` times."""
         ...
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """What an `Infiller` may offer besides: how likely it finds a text that is there already.
+
+    Needed where windows are taken by how unsure the model is of them (`SlidingWindow(order="least_sure")`),
+    and nowhere else.
+    """
+
+    def nll_per_token(self, canvases: Sequence[Canvas], texts: Sequence[Sequence[str]]) -> list[float]:
+        """Negative log-likelihood of texts in the masked parts of canvases, in nats per token.
+
+        Args:
+            canvases: Each with the rest of the prompt and what conditions it.
+            texts: For each canvas one text a masked part, in reading order; its own number of tokens counts,
+                not the number of masks.
+        """
+        ...

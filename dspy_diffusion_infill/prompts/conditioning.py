@@ -1,7 +1,8 @@
-"""What a canvas is conditioned on: examples with their reference outputs, as the adapter lays out demos."""
+"""What a canvas is conditioned on: examples with their reference outputs, laid out as demos, and traces."""
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,10 +12,18 @@ import dspy
 from dspy_diffusion_infill.errors import CanvasError
 from dspy_diffusion_infill.prompts.canvas import Canvas, Infiller, Message
 from dspy_diffusion_infill.prompts.render import Fields, is_complete, render_turns
+from dspy_diffusion_infill.prompts.trace_turns import (
+    CUTS,
+    Redact,
+    Turns,
+    arranged,
+    cut,
+    redacted,
+    trace_turns,
+)
+from dspy_diffusion_infill.traces import ConditionOn, Trace
 
 logger = logging.getLogger(__name__)
-
-Turns = tuple[Message, ...]
 
 
 def needs_traces(program: dspy.Module, trainset: Iterable[Fields]) -> bool:
@@ -24,21 +33,25 @@ def needs_traces(program: dspy.Module, trainset: Iterable[Fields]) -> bool:
 
 
 class Conditioning:
-    """Examples for the canvases of every predictor, in a seeded order, a few at a time.
+    """Examples and traces for the canvases of every predictor, in a seeded order, a few at a time.
 
     An example whose labels fill all fields of a predictor is shown as it is. Where labels are missing, calls
     of the predictor from runs that scored well are shown instead; where there are none, the fields that
-    exist.
+    exist. Traces are shown with what was said of them (`trace_turns`), failing and passing ones in turn. With
+    "both", traces and examples take turns, a trace first.
 
     Source: prompt infilling shows the model one example with its reference response (arXiv:2604.03677, Sec.
-    3.2); here one to many, in turn.
+    3.2); here one to many, in turn. Conditioning on traces: arXiv:2602.18449.
 
     Args:
         program: Whose predictors are to be shown. Not modified.
         trainset: Labelled examples. Not modified.
         calls: By predictor name, the fields of calls in runs that scored well.
-        shots: Examples a canvas, at most.
+        shots: Examples and traces a canvas, at most.
         seed: Of the order.
+        condition_on: Which of them.
+        max_score: At this score a trace is a passing one.
+        redact: Takes out what must not reach the infiller; None takes out nothing.
     """
 
     def __init__(
@@ -49,44 +62,74 @@ class Conditioning:
         *,
         shots: int,
         seed: int,
+        condition_on: ConditionOn = "examples",
+        max_score: float = 1.0,
+        redact: Redact | None = None,
     ) -> None:
-        self._shots = shots
+        self._shots, self._seed, self._redact = shots, seed, redact
+        self._condition_on, self._max_score = condition_on, max_score
+        self._predictors = dict(program.named_predictors())
         self._turns: dict[str, list[Turns]] = {}
         self._warned = False
-        for name, predictor in program.named_predictors():
+        for name, predictor in self._predictors.items():
             examples = [example for example in trainset if is_complete(predictor, example)]
             examples = examples or list(calls.get(name, ())) or list(trainset)
             turns = [turns for example in examples if (turns := render_turns(predictor, example))]
             random.Random(f"{seed}/{name}").shuffle(turns)
             self._turns[name] = turns
 
-    def canvas(self, predictor: str, messages: tuple[Message, ...], visit: int, infiller: Infiller) -> Canvas:
-        """Put examples beside masked messages, as many as fit.
+    def canvas(
+        self,
+        predictor: str,
+        messages: tuple[Message, ...],
+        visit: int,
+        infiller: Infiller,
+        traces: Sequence[Trace] = (),
+    ) -> Canvas:
+        """Put examples and traces beside masked messages, as many as fit.
 
         Args:
             predictor: Name of the predictor that the messages belong to.
             messages: With a masked part.
             visit: Counts the canvases of this predictor: the next one shows the next examples.
             infiller: Says how long a canvas is, and how long it may be.
+            traces: Of this predictor, as far as it is conditioned on them.
 
         Raises:
             CanvasError: If the messages alone are too long.
         """
-        turns = self._turns[predictor]
-        shots = min(self._shots, len(turns))
-        first = visit * shots % len(turns) if turns else 0
-        shown = (turns[first:] + turns[:first])[:shots]
-        canvas, count = fit(predictor, messages, shown, infiller)
+        shown = [redacted(turns, self._redact) for turns in self._shown(predictor, visit, traces)]
+        fit_in = fit if self._condition_on == "examples" else fit_traces
+        canvas, count = fit_in(predictor, messages, shown, infiller)
         self._report(count, len(shown), predictor, infiller)
         return canvas
+
+    def _shown(self, predictor: str, visit: int, traces: Sequence[Trace]) -> list[Turns]:
+        examples = self._turns[predictor] if self._condition_on != "traces" else []
+        if self._condition_on == "examples":
+            return _next(examples, visit, self._shots)
+        order = arranged(traces, max_score=self._max_score, seed=f"{self._seed}/{predictor}/traces")
+        own = self._predictors[predictor]
+        turns = [trace_turns(own, trace, max_score=self._max_score) for trace in order]
+        told = _next([one for one in turns if one], visit, self._shots)
+        pairs = itertools.zip_longest(told, _next(examples, visit, self._shots))
+        return [one for pair in pairs for one in pair if one is not None][: self._shots]
 
     def _report(self, count: int, wanted: int, predictor: str, infiller: Infiller) -> None:
         if count < wanted and not self._warned:
             self._warned = True
+            what = "examples and traces" if self._condition_on == "both" else self._condition_on
             logger.warning(
-                "Only %d of %d examples fit beside the prompt of predictor %r in the %d tokens of %s.",
-                count, wanted, predictor, infiller.context_length, infiller.name,
+                "Only %d of %d %s fit beside the prompt of predictor %r in the %d tokens of %s.",
+                count, wanted, what, predictor, infiller.context_length, infiller.name,
             )  # fmt: skip
+
+
+def _next(turns: list[Turns], visit: int, shots: int) -> list[Turns]:
+    """The next few, from the first again after the last."""
+    shots = min(shots, len(turns))
+    first = visit * shots % len(turns) if turns else 0
+    return (turns[first:] + turns[:first])[:shots]
 
 
 def fit(
@@ -106,3 +149,21 @@ def fit(
         f"context length of {infiller.name}; it has {infiller.num_tokens(Canvas(messages))} without any "
         "example. Use an infiller with a longer context, or an adapter with shorter prompts (CompactAdapter)."
     )
+
+
+def fit_traces(
+    predictor: str, messages: tuple[Message, ...], traces: Sequence[Turns], infiller: Infiller
+) -> tuple[Canvas, int]:
+    """As `fit`; but a trace too long to be shown whole is shown with the middle of its turns left out.
+
+    If not even its ends fit, none is shown.
+
+    Raises:
+        CanvasError: If the messages alone are too long.
+    """
+    canvas, count = fit(predictor, messages, traces, infiller)
+    for characters in CUTS if traces and not count else ():
+        shorter = Canvas(messages, cut(traces[0], characters))
+        if infiller.num_tokens(shorter) <= infiller.context_length:
+            return shorter, 1
+    return canvas, count

@@ -11,7 +11,7 @@ from typing import Literal, Protocol, get_args
 
 from dspy_diffusion_infill.errors import SettingsError
 
-Order = Literal["successive", "independent"]
+Order = Literal["successive", "independent", "least_sure"]
 Offsets = Sequence[tuple[int, int]]
 """Character range (start, end) of each token of a text, in order."""
 
@@ -94,7 +94,10 @@ class SlidingWindow:
     """`successive`: windows are decided one after the other, and an accepted one changes the text that later
     ones see. `independent`: all windows of the program are filled in one batch, from one text and with the
     same examples; then the winners that do not overlap are put together, the largest gain first. If they
-    score higher together than the best of them alone, all stay; else that one does."""
+    score higher together than the best of them alone, all stay; else that one does. `least_sure`: as
+    successive, but the windows that the model finds least likely beside the examples or traces come first;
+    after each accepted one they are ranked anew. Needs an infiller that is a `Scorer`, and a pass of its
+    model for every window at each ranking. (Spans, refined in rounds: arXiv:2602.18449; the rule is ours.)"""
     passes: int | None = None
     """Most passes over the text. None: until no window helped in two passes running (each pass is conditioned
     on other examples), or the budget is spent."""
@@ -109,7 +112,8 @@ class SlidingWindow:
                 f"got {self.stride}."
             )
         if self.order not in get_args(Order):
-            raise SettingsError(f"order must be 'successive' or 'independent'; got {self.order!r}.")
+            known = ", ".join(map(repr, get_args(Order)))
+            raise SettingsError(f"order must be one of {known}; got {self.order!r}.")
         if self.passes is not None and self.passes < 1:
             raise SettingsError(f"passes must be at least 1, or None; got {self.passes}.")
 

@@ -43,6 +43,7 @@ class Evaluator:
         num_threads: Runs at a time. Scores, order and spend do not depend on it.
         max_unscored: Largest share of the examples that may go unscored.
         set_metric: Makes one score of those of all examples; None takes their mean.
+        keep_traces: Whether to keep of every run what each predictor was given and gave back.
         journal: Gets every run, and gives those of an earlier process; they count as spent.
     """
 
@@ -57,10 +58,11 @@ class Evaluator:
         num_threads: int,
         max_unscored: float,
         set_metric: SetMetric | None = None,
+        keep_traces: bool = False,
         journal: Journal | None = None,
     ) -> None:
         self._program, self._role, self._num_examples = program, role, len(examples)
-        self._meter, self._max_unscored = meter, max_unscored
+        self._meter, self._max_unscored, self._keep_traces = meter, max_unscored, keep_traces
         self._examples, self._set_metric = examples, set_metric
         self._runner = Runner(metric, examples, role=role, meter=meter, num_threads=num_threads)
         self._journal, self._demos = journal, snapshot(program, {}).demos
@@ -98,12 +100,13 @@ class Evaluator:
 
         Args:
             pairs: What to run, in the order in which the budget is spent.
-            keep_traces: Whether to keep what each predictor was given and gave back.
+            keep_traces: Whether to keep what each predictor was given and gave back, if not of every run.
 
         Raises:
             EvaluationError: If a program failed for a reason that says nothing about its prompt.
             MetricError: If the metric raised or returned no number, or left too many examples unscored.
         """
+        keep_traces = keep_traces or self._keep_traces
         wanted = {(key(candidate), example): candidate for candidate, example in pairs}
         missing = [place for place in wanted if place not in self._runs]
         todo = missing[: self._meter.take(len(missing))]

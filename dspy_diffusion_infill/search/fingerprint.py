@@ -16,6 +16,7 @@ from dspy_diffusion_infill.prompts.render import active_adapter
 from dspy_diffusion_infill.search.metrics import Metric, name_of
 from dspy_diffusion_infill.search.task import Task
 from dspy_diffusion_infill.search.usage import lms_of
+from dspy_diffusion_infill.traces import Trace
 
 FREE = ("budget", "num_threads")
 """Settings that may change from one part of a run to the next: they move its end, or nothing at all."""
@@ -31,6 +32,7 @@ def fingerprint(
     aspects: dict[str, object] = {
         "program": [name_of(task.student), *map(_predictor, task.student.named_predictors())],
         "trainset": [dict(example) for example in task.trainset],
+        "traces": list(map(_trace, task.traces)),
         "valset": [dict(example) for example in task.valset + task.holdout],
         "metric": [name_of(metric.function), _source(metric.function)],
         "LM": [[lm.model, _open_parameters(lm)] for lm in lms_of(task.student)],
@@ -58,6 +60,10 @@ def _predictor(named: tuple[str, dspy.Predict]) -> list[object]:
         name: [str(field.annotation), field.json_schema_extra] for name, field in signature.fields.items()
     }
     return [name, signature.instructions, fields, [dict(demo) for demo in predictor.demos]]
+
+
+def _trace(trace: Trace) -> list[object]:
+    return [dict(trace.inputs), dict(trace.outputs), trace.score, trace.feedback, trace.predictor]
 
 
 def _source(function: object) -> str:

@@ -8,22 +8,25 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import dspy
 
 from dspy_diffusion_infill.prompts.candidates import propose
-from dspy_diffusion_infill.prompts.canvas import Canvas, Denoising, Infiller, Message
-from dspy_diffusion_infill.prompts.conditioning import fit
+from dspy_diffusion_infill.prompts.canvas import Canvas, Denoising, Infiller, Scorer
+from dspy_diffusion_infill.prompts.conditioning import fit_traces
 from dspy_diffusion_infill.prompts.guards import Guard, word_grams
 from dspy_diffusion_infill.prompts.locks import LockSetting, check_locks, locked_spans
 from dspy_diffusion_infill.prompts.program import instructions_of
 from dspy_diffusion_infill.prompts.protocols import check_masking, program_locks
-from dspy_diffusion_infill.prompts.render import render_turns, render_window
+from dspy_diffusion_infill.prompts.render import render_window
 from dspy_diffusion_infill.prompts.templates import Template
+from dspy_diffusion_infill.prompts.trace_turns import Redact, redacted, trace_turns
 from dspy_diffusion_infill.prompts.windows import SlidingWindow, Window
 from dspy_diffusion_infill.search import failures
+from dspy_diffusion_infill.search.rounds import check_scorer
 from dspy_diffusion_infill.serving.connect import connect
+from dspy_diffusion_infill.traces import Trace
 
 Record = Mapping[str, Any]
 """What GEPA says of one run of a predictor: "Inputs" and "Generated Outputs" by field, and "Feedback"."""
@@ -37,20 +40,24 @@ def infill_proposer(
     denoising: Denoising = Denoising(),  # noqa: B008
     lock: LockSetting = "auto",
     guard: Literal["auto"] | Guard | None = "auto",
+    redact: Redact | None = None,
     seed: int = 0,
 ) -> InfillProposer:
     """Make what GEPA takes as its `instruction_proposer`.
 
     GEPA's search over a Pareto front stays; each change it tries is one window of an instruction, filled in
-    sight of the runs that GEPA reflects on and of the feedback they got.
+    sight of the runs that GEPA reflects on and of the feedback they got: laid out as `DiffusionInfill` lays
+    out traces.
 
     Args:
         program: The student, whose prompts are rendered. Not modified.
         infiller: As for `DiffusionInfill`, and so are the settings below.
-        masking: Which windows there are; one is drawn for each change.
+        masking: Which windows there are; for each change one is drawn, or with `order="least_sure"` the one
+            that the model finds least likely in sight of those runs is taken.
         denoising: How a window is filled; the likeliest filling that the guard lets in is proposed.
         lock: Text that is never rewritten.
         guard: Text that is never let in, e.g. words copied from a run.
+        redact: Takes secrets out of runs and feedback before they reach the infiller.
         seed: Of windows and fillings.
 
     Raises:
@@ -64,7 +71,8 @@ def infill_proposer(
     check_locks(lock)
     check_masking(masking, program)
     guard = Guard() if isinstance(guard, str) else guard
-    return InfillProposer(program, connect(infiller, denoising), masking, denoising, lock, guard, seed)
+    found = check_scorer(connect(infiller, denoising), masking)
+    return InfillProposer(program, found, masking, denoising, lock, guard, redact, seed)
 
 
 class InfillProposer:
@@ -78,11 +86,13 @@ class InfillProposer:
         denoising: Denoising,
         lock: LockSetting,
         guard: Guard | None,
+        redact: Redact | None,
         seed: int,
     ) -> None:
         self._predictors = dict(program.named_predictors())
         self._infiller, self._num_candidates, self._seed = infiller, denoising.num_candidates, seed
-        self._locks, self._guard = program_locks(program, lock), guard
+        self._locks, self._guard, self._redact = program_locks(program, lock), guard, redact
+        self._ranks = masking.order == "least_sure"
         self._firsts = instructions_of(program)
         self._cutters = {name: masking.cutter(name, first) for name, first in self._firsts.items()}
         self._visits: Counter[str] = Counter()
@@ -113,7 +123,7 @@ class InfillProposer:
         windows = self._cutters[name](text, self._infiller.offsets(text), locked)
         if not windows:
             return text
-        window = draw.choice(windows)
+        window = self._least_sure(name, text, windows, records) if self._ranks else draw.choice(windows)
         infill = functools.partial(
             self._infiller.infill,
             [self._canvas(name, text, window, records)],
@@ -124,10 +134,25 @@ class InfillProposer:
         candidates, _ = propose(candidate, name, window, fillings, self._guarded(name, window, records))
         return candidates[0][name] if candidates else text
 
+    def _least_sure(
+        self, name: str, text: str, windows: Sequence[Window], records: Sequence[Record]
+    ) -> Window:
+        """The window whose text the model finds least likely; the first of several."""
+        nll = functools.partial(
+            cast(Scorer, self._infiller).nll_per_token,
+            [self._canvas(name, text, window, records) for window in windows],
+            [[text[window.start : window.end]] for window in windows],
+        )
+        found = failures.retry(nll, failures.PAUSES, time.sleep)
+        return windows[max(range(len(windows)), key=lambda n: found[n])]
+
     def _canvas(self, name: str, text: str, window: Window, records: Sequence[Record]) -> Canvas:
         predictor = self._predictors[name]
         messages = render_window(predictor, text, window)
-        canvas, _ = fit(name, messages, [_turns(predictor, record) for record in records], self._infiller)
+        told = [record for record in records if record["Generated Outputs"] or record["Feedback"]]
+        turns = [trace_turns(predictor, _trace(record)) for record in told]
+        shown = [redacted(one, self._redact) for one in turns]
+        canvas, _ = fit_traces(name, messages, shown, self._infiller)
         return canvas
 
     def _guarded(self, name: str, window: Window, records: Sequence[Record]) -> Callable[[str], str | None]:
@@ -139,12 +164,11 @@ class InfillProposer:
         return lambda text: guard.flaw(first, text, grams)
 
 
-def _turns(predictor: dspy.Predict, record: Record) -> tuple[Message, ...]:
-    """A run as a demo, and its feedback as the user's answer; of a run without outputs the feedback alone."""
+def _trace(record: Record) -> Trace:
+    """A run as GEPA tells it: the score is in the feedback; outputs that are no fields are none."""
     outputs = record["Generated Outputs"]
-    fields = {**record["Inputs"], **outputs} if isinstance(outputs, Mapping) else {}
-    turns = render_turns(predictor, fields) if fields else ()
-    return (*turns, Message.text("user", str(record["Feedback"])))
+    given = outputs if isinstance(outputs, Mapping) else {}
+    return Trace(dict(record["Inputs"]), dict(given), feedback=str(record["Feedback"]))
 
 
 def _values(record: Record) -> list[object]:

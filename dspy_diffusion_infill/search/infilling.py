@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from dspy_diffusion_infill.prompts.program import with_instructions
 from dspy_diffusion_infill.prompts.windows import Masking
 from dspy_diffusion_infill.search.duels import Duel, combined, compatible
 from dspy_diffusion_infill.search.edits import Edit
-from dspy_diffusion_infill.search.proposals import Place, Proposal, Proposer
+from dspy_diffusion_infill.search.proposals import Proposal, Proposer
 from dspy_diffusion_infill.search.results import (
     Trial,
     candidate_programs,
@@ -25,6 +25,7 @@ from dspy_diffusion_infill.search.results import (
 )
 from dspy_diffusion_infill.search.reverting import attach_edits
 from dspy_diffusion_infill.search.review import Review, Reviewer
+from dspy_diffusion_infill.search.rounds import one_pass
 from dspy_diffusion_infill.search.selection import TOLERANCE, select
 from dspy_diffusion_infill.search.session import Session
 from dspy_diffusion_infill.search.start import Start
@@ -129,7 +130,7 @@ class Search:
         }
 
     def _search(self) -> str:
-        sweep = self._successive if self._masking.order == "successive" else self._independent
+        sweep = self._independent if self._masking.order == "independent" else self._successive
         idle = 0
         for number in itertools.count(1):
             before = self.best
@@ -144,25 +145,13 @@ class Search:
 
     def _successive(self, number: int) -> str | None:
         """Decide one window after the other; each sees what was accepted before."""
-        for predictor in self._start:
-            for place in self._places(predictor):
-                if (reason := self._finished(self.best)) is not None:
-                    return reason
-                (proposal,) = self._proposer.propose(self.best, [place])
-                duel = self._fight(self.best, proposal, number)
-                self._accept(duel.winner, number, [duel], accepted=[duel] if duel.won else [])
+        for place in one_pass(self._masking, self._proposer, lambda: self.best):
+            if (reason := self._finished(self.best)) is not None:
+                return reason
+            (proposal,) = self._proposer.propose(self.best, [place])
+            duel = self._fight(self.best, proposal, number)
+            self._accept(duel.winner, number, [duel], accepted=[duel] if duel.won else [])
         return None
-
-    def _places(self, predictor: str) -> Iterator[Place]:
-        """Windows from left to right over a text that may change on the way; no more than it had at first."""
-        start = -1
-        for _ in self._proposer.places(self.best, predictor):
-            places = self._proposer.places(self.best, predictor)
-            place = next((place for place in places if place.window.start > start), None)
-            if place is None:
-                return
-            yield place
-            start = place.window.start
 
     def _independent(self, number: int) -> str | None:
         """Decide all windows from one base, and put winners together."""

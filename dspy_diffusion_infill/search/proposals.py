@@ -6,20 +6,24 @@ import functools
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from dspy_diffusion_infill.prompts.candidates import Candidate, Rejected, as_read, propose
-from dspy_diffusion_infill.prompts.canvas import Canvas, Filling, Infiller
+from dspy_diffusion_infill.prompts.canvas import Canvas, Filling, Infiller, Scorer
 from dspy_diffusion_infill.prompts.conditioning import Conditioning
 from dspy_diffusion_infill.prompts.guards import Guard, word_grams
 from dspy_diffusion_infill.prompts.locks import LockSetting, locked_spans
 from dspy_diffusion_infill.prompts.protocols import program_locks
 from dspy_diffusion_infill.prompts.render import render_window
+from dspy_diffusion_infill.prompts.trace_turns import Redact
 from dspy_diffusion_infill.prompts.windows import Masking, Window
 from dspy_diffusion_infill.search import failures
+from dspy_diffusion_infill.search.collecting import Collector, Traces
 from dspy_diffusion_infill.search.session import Session
 from dspy_diffusion_infill.search.start import Start
+from dspy_diffusion_infill.traces import Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,7 @@ class Proposer:
         lock: What no window may touch.
         guard: What may not get in; None lets everything in.
         num_candidates: Fillings a window.
+        redact: Takes out of examples and traces what must not reach the infiller.
         seed: Of the fillings, and of the order of examples.
     """
 
@@ -70,17 +75,27 @@ class Proposer:
         lock: LockSetting,
         guard: Guard | None,
         num_candidates: int,
+        redact: Redact | None,
         seed: int,
     ) -> None:
         self._predictors = dict(start.program.named_predictors())
         self._first, self._infiller = start.instructions, infiller
         self._cutters = {name: masking.cutter(name, text) for name, text in self._first.items()}
-        task, shots = session.task, session.selection.shots
-        self._conditioning = Conditioning(start.program, task.trainset, start.calls, shots=shots, seed=seed)
+        self._conditioning = Conditioning(
+            start.program,
+            session.task.trainset,
+            start.calls,
+            shots=session.selection.shots,
+            seed=seed,
+            condition_on=session.condition_on,
+            max_score=session.selection.max_score,
+            redact=redact,
+        )
+        self._collector, self._forbidden = Collector(start, session), Traces()
         self._locks, self._guard = program_locks(start.program, lock), guard
-        given = task.trainset + task.valset + task.holdout
-        examples = [str(value) for example in given for value in example.values()]
-        self._grams = word_grams(examples, guard.copied_words) if guard else set()
+        given = session.task.trainset + session.task.valset + session.task.holdout
+        self._grams = set[tuple[str, ...]]()
+        self._forbid(str(value) for example in given for value in example.values())
         self._num_candidates, self._seed = num_candidates, seed
         self._visits: Counter[str] = Counter()
 
@@ -97,17 +112,33 @@ class Proposer:
         Each batch has a seed of its own and shows the infiller other examples; the windows of one predictor
         share theirs, so that a model may encode these once.
         """
+        canvases = self._canvases(base, places)
         visits = {predictor: self._visits[predictor] for predictor in {place.predictor for place in places}}
         self._visits.update(visits.keys())
         first = places[0].predictor
         infill = functools.partial(
             self._infiller.infill,
-            [self._canvas(base, place, visits[place.predictor]) for place in places],
+            canvases,
             num_candidates=self._num_candidates,
             seed=random.Random(f"{self._seed}/{first}/{visits[first]}").getrandbits(31),
         )
         found = failures.retry(infill, failures.PAUSES, time.sleep)
         return [self._proposal(base, place, fillings) for place, fillings in zip(places, found, strict=True)]
+
+    def least_sure(self, base: Candidate) -> list[Place]:
+        """All windows of a base, the one whose text the model finds least likely first.
+
+        The infiller is a `Scorer`: `check_scorer` has seen to that. It is shown what the next batch shows.
+        """
+        places = [place for predictor in base for place in self.places(base, predictor)]
+        if len(places) < 2:
+            return places
+        texts = [[base[place.predictor][place.window.start : place.window.end]] for place in places]
+        nll = functools.partial(
+            cast(Scorer, self._infiller).nll_per_token, self._canvases(base, places), texts
+        )
+        found = failures.retry(nll, failures.PAUSES, time.sleep)
+        return [places[n] for n in sorted(range(len(places)), key=lambda n: -found[n])]
 
     def allows(self, base: Candidate, candidate: Candidate) -> bool:
         """Whether DSPy reads what differs from the base as it is, and the guard lets it in."""
@@ -118,9 +149,22 @@ class Proposer:
         guard = functools.partial(self._flaw, place.predictor, written="".join(place.window.around))
         return Proposal(place, *propose(base, place.predictor, place.window, fillings, guard))
 
-    def _canvas(self, base: Candidate, place: Place, visit: int) -> Canvas:
-        messages = render_window(self._predictors[place.predictor], base[place.predictor], place.window)
-        return self._conditioning.canvas(place.predictor, messages, visit, self._infiller)
+    def _canvases(self, base: Candidate, places: Sequence[Place]) -> list[Canvas]:
+        traces = self._collector.of(base)
+        if traces is not self._forbidden:
+            self._forbid(text for own in traces.values() for trace in own for text in trace.texts())
+            self._forbidden = traces
+        return [self._canvas(base, place, traces[place.predictor]) for place in places]
+
+    def _canvas(self, base: Candidate, place: Place, traces: Sequence[Trace]) -> Canvas:
+        name, visit = place.predictor, self._visits[place.predictor]
+        messages = render_window(self._predictors[name], base[name], place.window)
+        return self._conditioning.canvas(name, messages, visit, self._infiller, traces)
+
+    def _forbid(self, texts: Iterable[str]) -> None:
+        """Let no words of these texts get in."""
+        if self._guard is not None:
+            self._grams |= word_grams(texts, self._guard.copied_words)
 
     def _flaw(self, predictor: str, text: str, *, written: str = "") -> str | None:
         """What the guard says of instructions, given the first ones, or what the user wrote in a template."""

@@ -19,6 +19,7 @@ from dspy_diffusion_infill.search.metrics import Metric
 from dspy_diffusion_infill.search.selection import Selection
 from dspy_diffusion_infill.search.task import Task
 from dspy_diffusion_infill.search.usage import check_caps, lms_of, track
+from dspy_diffusion_infill.traces import ConditionOn
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,8 @@ class Session:
     selection: Selection
     num_threads: int | None
     """Program runs at a time; None takes DSPy's setting."""
+    condition_on: ConditionOn = "examples"
+    """What canvases show; traces are kept of every run where they are wanted."""
     journal: Journal | None = None
 
     def __post_init__(self) -> None:
@@ -89,5 +92,6 @@ class Session:
             num_threads=self.num_threads or dspy.settings.num_threads,
             max_unscored=self.selection.max_unscored,
             set_metric=self.selection.set_metric,
+            keep_traces=self.condition_on != "examples" and role != "holdout",
             journal=self.journal,
         )

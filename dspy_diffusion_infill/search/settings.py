@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, is_dataclass
-from typing import Any
+from typing import Any, get_args
 
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.prompts.canvas import Denoising
@@ -19,6 +19,7 @@ from dspy_diffusion_infill.prompts.windows import SlidingWindow
 from dspy_diffusion_infill.search.budget import check_budget
 from dspy_diffusion_infill.search.metrics import name_of
 from dspy_diffusion_infill.search.selection import Selection
+from dspy_diffusion_infill.traces import ConditionOn
 
 
 def plain_settings(settings: Mapping[str, object]) -> dict[str, Any]:
@@ -55,6 +56,10 @@ def check_settings(settings: Mapping[str, object]) -> None:
         raise SettingsError(f"guard must be 'auto', a Guard, or None; got {guard!r}.")
     if not isinstance(review := settings["review"], bool) and not callable(review):
         raise SettingsError(f"review must be True, False, or a function of an edit; got {review!r}.")
+    if (known := settings["condition_on"]) not in get_args(ConditionOn):
+        raise SettingsError(f"condition_on must be 'examples', 'traces' or 'both'; got {known!r}.")
+    if (redact := settings["redact"]) is not None and not callable(redact):
+        raise SettingsError(f"redact must be a function of a text, or None; got {redact!r}.")
     check_budget(settings["budget"])
 
 

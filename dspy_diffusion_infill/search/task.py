@@ -10,6 +10,7 @@ from typing import Literal
 import dspy
 
 from dspy_diffusion_infill.errors import SettingsError
+from dspy_diffusion_infill.traces import Trace
 
 AUTO_SHARE, AUTO_FROM = 0.25, 80
 """With fewer examples, an interval on a quarter of them says next to nothing, and the search misses them."""
@@ -28,6 +29,8 @@ class Task:
     """Whether the two are the same."""
     holdout: list[dspy.Example] = field(default_factory=list)
     """Kept out of the search, to confirm its result on."""
+    traces: list[Trace] = field(default_factory=list)
+    """Of a log; condition the infilling besides."""
 
     def split(self, share: float | Literal["auto"], seed: int) -> Task:
         """Keep some of the validation examples out, drawn at random.
@@ -48,13 +51,16 @@ class Task:
 
 
 def make_task(
-    student: dspy.Module, trainset: Iterable[dspy.Example], valset: Iterable[dspy.Example] | None
+    student: dspy.Module,
+    trainset: Iterable[dspy.Example],
+    valset: Iterable[dspy.Example] | None,
+    traces: Iterable[Trace] = (),
 ) -> Task:
     """Check what the user passed.
 
     Raises:
         SettingsError: If the student is no program or has no predictors, or the examples are none, or none
-            with inputs.
+            with inputs, or the traces are none.
     """
     if not isinstance(student, dspy.Module):
         raise SettingsError(f"student must be a dspy.Module; got {student!r}.")
@@ -64,7 +70,25 @@ def make_task(
     selects = conditions if valset is None else list(valset)
     check_examples("trainset", conditions)
     check_examples("valset", selects)
-    return Task(student, conditions, selects, valset is None)
+    task = Task(student, conditions, selects, valset is None, traces=list(traces))
+    check_traces(task.traces, [name for name, _ in student.named_predictors()])
+    return task
+
+
+def check_traces(traces: Sequence[Trace], predictors: Sequence[str]) -> None:
+    """Check the traces of a log.
+
+    Raises:
+        SettingsError: If one is none, or of a predictor that the program does not have.
+    """
+    for number, trace in enumerate(traces):
+        if not isinstance(trace, Trace):
+            raise SettingsError(f"traces must hold Trace objects (log.traces); got {trace!r} at {number}.")
+        if trace.predictor is not None and trace.predictor not in predictors:
+            raise SettingsError(
+                f"traces must be of the program's predictors, {list(predictors)}, or name none; trace "
+                f"{number} is of {trace.predictor!r}."
+            )
 
 
 def check_examples(name: str, examples: Sequence[dspy.Example]) -> None:
