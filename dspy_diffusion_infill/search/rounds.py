@@ -19,8 +19,8 @@ def check_scorer(infiller: Infiller, masking: Masking) -> Infiller:
     """
     if masking.order == "least_sure" and not isinstance(infiller, Scorer):
         raise SettingsError(
-            f"order must be 'successive' or 'independent' with {infiller.name}, which does not say how likely "
-            "a text is (no nll_per_token); got 'least_sure'. Use one of these, or load a model in this process."
+            f"order must be 'successive' or 'independent' with {infiller.name}, which is no Scorer and so "
+            "does not say how likely a text is; got 'least_sure'. Take one of these, or load a model here."
         )
     return infiller
 

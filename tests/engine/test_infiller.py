@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
 from dspy_diffusion_infill.errors import CanvasError
-from dspy_diffusion_infill.prompts.canvas import Canvas, Denoising, Filling, Infiller, Masked, Message
+from dspy_diffusion_infill.prompts.canvas import Canvas, Denoising, Filling, Infiller, Masked, Message, Scorer
 
 SHOTS = (Message.text("user", "What a fine film!"), Message.text("assistant", "5"))
 CANVAS = Canvas((Message("system", ("Rate", Masked(3), " é👍 <|mdm_mask|>", Masked(2), ".")),), context=SHOTS)
@@ -78,3 +79,38 @@ def test_the_name_tells_checkpoint_and_settings(infiller, model):
 
 def test_offsets_are_those_of_the_tokenizer(infiller):
     assert infiller.offsets("Rate is") == [(0, 4), (4, 7)]
+
+
+def test_it_says_how_likely_a_text_is_where_a_canvas_is_masked(infiller):
+    model = infiller.model
+    text, tail = " the film", " ends"
+    canvas = Canvas((Message("system", ("Rate", Masked(9), " now", Masked(1))),), context=SHOTS)
+    found = infiller.nll_per_token([canvas], [[text, tail]])
+    ids = [model.vocabulary.encode(one) for one in (text, tail)]
+    fitting = Canvas(
+        (Message("system", ("Rate", Masked(len(ids[0])), " now", Masked(len(ids[1])))),), context=SHOTS
+    )
+    layout = model.vocabulary.lay_out((*fitting.messages, *fitting.context))
+    where = [at for part in layout.masked for at in part]
+    row = torch.tensor([layout.ids])
+    chosen = torch.zeros_like(row)
+    chosen[0, where] = 1
+    logits = model.logits(row, torch.ones_like(row), chosen.bool())
+    expected = -logits.log_softmax(-1)[range(len(where)), ids[0] + ids[1]].mean()
+    assert found == pytest.approx([float(expected)], abs=1e-4)
+
+
+def test_how_likely_a_text_is_depends_on_the_context_and_on_no_other_canvas(infiller):
+    with_context = Canvas((Message("system", ("Rate", Masked(2))),), context=SHOTS)
+    without = Canvas(with_context.messages)
+    together = infiller.nll_per_token([with_context, without], [[" it"], [" it"]])
+    alone = [infiller.nll_per_token([canvas], [[" it"]])[0] for canvas in (with_context, without)]
+    assert together == pytest.approx(alone, abs=1e-4)
+    assert abs(together[0] - together[1]) > 1e-6
+    assert isinstance(infiller, Scorer)
+
+
+def test_a_text_that_does_not_fit_into_the_context_is_refused(infiller):
+    canvas = Canvas((Message("system", ("Rate", Masked(1))),))
+    with pytest.raises(CanvasError, match="at most"):
+        infiller.nll_per_token([canvas], [[" word" * infiller.context_length]])
