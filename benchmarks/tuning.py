@@ -22,6 +22,7 @@ from dspy_diffusion_infill.prompts.locks import LockSetting
 from dspy_diffusion_infill.search.base import run_base
 from dspy_diffusion_infill.search.budget import CALLS_PER_EXAMPLE, Budget, Meter, Preset
 from dspy_diffusion_infill.search.task import make_task
+from dspy_diffusion_infill.traces import ConditionOn, Trace
 
 METHODS = ("baseline", "infill", "random", "copro", "copro-long", "copro+infill", "gepa", "gepa+infill")
 """`random` fills windows with random tokens: the same search without a model. With `+infill` the base may use
@@ -44,6 +45,9 @@ class Tuning:
     folder: Path | None
     """Holds a journal for each method and seed."""
     lock: LockSetting = "auto"
+    condition_on: ConditionOn = "examples"
+    traces: Sequence[Trace] | None = None
+    """Of a log."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -99,12 +103,13 @@ def tuned(program: Program, method: str, shots: Sequence[dspy.Example], tuning: 
         base=base,
         infiller=_random(tuning.infiller) if method == "random" else tuning.infiller,
         lock=tuning.lock,
+        condition_on=tuning.condition_on,
         budget=Budget(metric_calls=calls),
         seed=seed,
         num_threads=tuning.threads,
         log_dir=tuning.folder and tuning.folder / f"{method}-{seed}",
     )
-    return cast(Program, optimizer.compile(program, trainset=list(shots)))
+    return cast(Program, optimizer.compile(program, trainset=list(shots), traces=tuning.traces))
 
 
 def _base(name: str, tuning: Tuning, seed: int) -> Teleprompter | None:

@@ -1,0 +1,103 @@
+"""The embedded task, tuned in sight of labels or of traces: what the benchmarks of traces and steps share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from statistics import fmean
+from typing import Any
+
+import dspy
+
+from benchmarks.tasks import Domain, real_reviews
+from dspy_diffusion_infill.demo import exact, vague_program, written_reviews
+from dspy_diffusion_infill.optimizer import DiffusionInfill
+from dspy_diffusion_infill.prompts.canvas import Denoising, Infiller
+from dspy_diffusion_infill.prompts.windows import SlidingWindow
+from dspy_diffusion_infill.search.budget import CALLS_PER_EXAMPLE, Budget
+from dspy_diffusion_infill.search.gains import mean_score, paired_gain
+from dspy_diffusion_infill.traces import ConditionOn
+
+BUDGET = "medium"
+
+
+class Graded:
+    """Whether the rating is the label; and, if there is something to say, that.
+
+    Args:
+        said: Label by review, named as the right one in the feedback; None for no feedback.
+    """
+
+    def __init__(self, said: Mapping[str, str] | None) -> None:
+        self.said = said
+
+    def __call__(
+        self, example: dspy.Example, prediction: dspy.Prediction, trace: object = None
+    ) -> bool | dspy.Prediction:
+        """Score one rating."""
+        right = exact(example, prediction)
+        if self.said is None:
+            return right
+        return dspy.Prediction(score=float(right), feedback=f"It should be {self.said[example.review]}.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What one run of the task is conditioned on, and how its windows are filled."""
+
+    condition_on: ConditionOn
+    said: Mapping[str, str] | None = None
+    """As for `Graded`."""
+    steps: int | None = None
+    masking: SlidingWindow = SlidingWindow()  # noqa: RUF009  (frozen)
+
+
+def tuned(shots: Sequence[dspy.Example], seed: int, infiller: Infiller, setting: Setting) -> dspy.Module:
+    """Compile the vague program on a few labelled reviews; every setting may spend as much."""
+    optimizer = DiffusionInfill(
+        Graded(setting.said),
+        infiller=infiller,
+        masking=setting.masking,
+        denoising=Denoising(num_candidates=16, steps=setting.steps),
+        budget=Budget(metric_calls=CALLS_PER_EXAMPLE[BUDGET] * len(shots)),
+        condition_on=setting.condition_on,
+        num_threads=16,
+        seed=seed,
+    )
+    return optimizer.compile(vague_program(), trainset=list(shots))
+
+
+def labels(shots: Sequence[dspy.Example], *, shuffled: bool, seed: int) -> dict[str, str]:
+    """The label of each review, or another review's."""
+    told = [example.rating for example in shots]
+    if shuffled:
+        Random(f"{seed}/feedback").shuffle(told)
+    return {example.review: label for example, label in zip(shots, told, strict=True)}
+
+
+def domains(data: Path | None, split: str) -> list[Domain]:
+    """The sentences that ship, and real ones if there is a folder with them."""
+    written = Domain("written", written_reviews("test"))
+    return [written, Domain("sst", real_reviews(data, split))] if data else [written]
+
+
+def gain_row(name: str, domain: str, before: Sequence[float], after: Sequence[float]) -> dict[str, Any]:
+    """Mean gain over cells, with a 95 % bootstrap interval over them."""
+    gain = paired_gain(dict(enumerate(before)), dict(enumerate(after)), mean_score)
+    return {
+        "method": name,
+        "domain": domain,
+        "cells": len(before),
+        "score": fmean(after),
+        "gain": gain.size,
+        "low": gain.interval[0],
+        "high": gain.interval[1],
+    }
+
+
+def gain_line(row: Mapping[str, Any]) -> str:
+    """One line of a table."""
+    name = f"{row['domain']} {row['method']}"
+    return f"{name:<28}{row['score']:>8.3f}{row['gain']:>+9.3f}  [{row['low']:+.3f}, {row['high']:+.3f}]"

@@ -1,0 +1,128 @@
+"""What traces and their feedback add, on held-out schemes of the embedded task, at equal metric calls.
+
+    python -m benchmarks.traces_gain --json FILE [--data DIR --split dev]
+
+The embedded model is task LM and infiller. A cell is a scheme, a seed and a domain: the vague program is
+compiled on 16 reviews four times, within the same number of metric calls, and scored on up to 200 others. The
+canvases show labelled examples; or traces with a verdict in words; or traces with feedback besides, that
+names the right label; or the same with each other's feedback (the control: the scores stay true).
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import dspy
+
+from benchmarks.rating import Setting, domains, gain_line, gain_row, labels, tuned
+from benchmarks.report import write_json
+from benchmarks.tasks import Domain
+from dspy_diffusion_infill.demo import score, split, task_lm
+from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
+from dspy_diffusion_infill.engine.model import load
+from dspy_diffusion_infill.prompts.canvas import Infiller
+from dspy_diffusion_infill.prompts.last_line import LastLineAdapter
+from dspy_diffusion_infill.prompts.program import instructions_of
+from dspy_diffusion_infill.training.schemes import VAGUE, Scheme, held_out_schemes
+
+METHODS = ("examples", "scores", "feedback", "shuffled")
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One scheme, seed and domain: what each method wrote, how that scores, and what it spent."""
+
+    domain: str
+    scheme: str
+    seed: int
+    scores: dict[str, float]
+    instructions: dict[str, str]
+    metric_calls: dict[str, int]
+    seconds: float
+
+
+def settings(shots: Sequence[dspy.Example], seed: int) -> dict[str, Setting]:
+    """By method."""
+    return {
+        "examples": Setting(condition_on="examples"),
+        "scores": Setting(condition_on="traces"),
+        "feedback": Setting(condition_on="traces", said=labels(shots, shuffled=False, seed=seed)),
+        "shuffled": Setting(condition_on="traces", said=labels(shots, shuffled=True, seed=seed)),
+    }
+
+
+def run_cell(domain: Domain, scheme: Scheme, seed: int, infiller: Infiller) -> Cell:
+    """Compile by every method, and score on the same sentences."""
+    started = time.monotonic()
+    shots, scored = split(domain.reviews, scheme, seed)
+    texts, calls = {"vague": VAGUE}, {"vague": 0}
+    for method, setting in settings(shots, seed).items():
+        program = tuned(shots, seed, infiller, setting)
+        texts[method] = instructions_of(program)["self"]
+        calls[method] = vars(program)["detailed_results"]["metric_calls"]
+    scores = {method: score(text, scored) for method, text in texts.items()}
+    return Cell(domain.name, scheme.name, seed, scores, texts, calls, time.monotonic() - started)
+
+
+def summarize(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """The gain of each method over the vague instruction, and of feedback over the control, by domain."""
+    rows = []
+    for domain in dict.fromkeys(cell.domain for cell in cells):
+        own = [cell.scores for cell in cells if cell.domain == domain]
+        vague, control = [one["vague"] for one in own], [one["shuffled"] for one in own]
+        rows += [gain_row(method, domain, vague, [one[method] for one in own]) for method in METHODS]
+        rows.append(gain_row("feedback over shuffled", domain, control, [one["feedback"] for one in own]))
+    return rows
+
+
+def bars(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """`feedback_gain` and `shuffled_gain` on the sentences that ship; with the domain's name, on others."""
+    return {
+        f"{row['method']}_gain" + ("" if row["domain"] == "written" else f"_{row['domain']}"): row["gain"]
+        for row in rows
+        if row["method"] in ("feedback", "shuffled")
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", type=Path, help="file for the result")
+    parser.add_argument("--data", type=Path, help="folder with sst5_SPLIT.jsonl, for real sentences as well")
+    parser.add_argument("--split", default="dev")
+    parser.add_argument("--schemes", type=int, default=5)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    options = parser.parse_args(arguments)
+    logging.getLogger("dspy").setLevel(logging.WARNING)
+    started = time.monotonic()
+    infiller, cells = DiffusionInfiller(load("embedded")), []
+    with dspy.context(lm=task_lm(None), adapter=LastLineAdapter()):
+        for domain in domains(options.data, options.split):
+            for scheme in held_out_schemes()[: options.schemes]:
+                for seed in options.seeds:
+                    cells.append(run_cell(domain, scheme, seed, infiller))
+                    print(_line(cells[-1]), flush=True)
+    rows = summarize(cells)
+    print(f"\n{'':<28}{'score':>8}{'gain':>9}  95 % over cells")
+    for row in rows:
+        print(gain_line(row))
+    if options.json:
+        everything = [*map(asdict, cells), *rows]
+        write_json(options.json, rows=everything, bars=bars(rows), seeds=options.seeds, started=started)
+
+
+def _line(cell: Cell) -> str:
+    scores = " ".join(f"{method} {value:.2f}" for method, value in cell.scores.items())
+    return f"{cell.domain:<8} {cell.scheme:<24} seed {cell.seed}  {scores}  {cell.instructions['feedback']!r}"
+
+
+if __name__ == "__main__":
+    main()
