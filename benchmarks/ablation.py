@@ -18,7 +18,7 @@ from typing import Any, get_args
 
 import dspy
 
-from benchmarks.rating import Setting, domains, gain_line, gain_row, labels, tuned
+from benchmarks.rating import CALLS, Setting, domains, gain_line, gain_row, labels, tuned
 from benchmarks.report import write_json
 from dspy_diffusion_infill.demo import score, split, task_lm
 from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
@@ -41,6 +41,7 @@ def run_cell(
     infiller: Infiller,
     steps: Sequence[int],
     condition_on: ConditionOn,
+    calls: int,
 ) -> list[dict[str, Any]]:
     """Compile with every number of steps; a row for each."""
     shots, scored = split(reviews, scheme, seed)
@@ -49,7 +50,7 @@ def run_cell(
     for number in steps:
         started = time.monotonic()
         setting = Setting(condition_on=condition_on, said=said, steps=number, masking=MASKING)
-        text = instructions_of(tuned(shots, seed, infiller, setting))["self"]
+        text = instructions_of(tuned(shots, seed, infiller, setting, calls))["self"]
         rows.append(
             {
                 "scheme": scheme.name,
@@ -105,6 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--condition-on", choices=get_args(ConditionOn), default="traces")
     parser.add_argument("--schemes", type=int, default=5)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--calls", type=int, default=CALLS, help="metric calls a compile")
     parser.add_argument("--json", type=Path, help="file for the result")
     parser.add_argument("--figure", type=Path, help="SVG file for the figure")
     options = parser.parse_args(arguments)
@@ -115,7 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with dspy.context(lm=task_lm(None), adapter=LastLineAdapter()):
         for scheme in held_out_schemes()[: options.schemes]:
             for seed in options.seeds:
-                found = run_cell(domain.reviews, scheme, seed, infiller, options.steps, options.condition_on)
+                about = (options.steps, options.condition_on, options.calls)
+                found = run_cell(domain.reviews, scheme, seed, infiller, *about)
                 rows += found
                 print(*map(_line, found), sep="\n", flush=True)
     summary = summarize(rows, options.steps)

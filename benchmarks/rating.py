@@ -12,7 +12,7 @@ from typing import Any
 import dspy
 
 from benchmarks.tasks import Domain, real_reviews
-from dspy_diffusion_infill.demo import exact, vague_program, written_reviews
+from dspy_diffusion_infill.demo import NUM_SHOTS, exact, vague_program, written_reviews
 from dspy_diffusion_infill.optimizer import DiffusionInfill
 from dspy_diffusion_infill.prompts.canvas import Denoising, Infiller
 from dspy_diffusion_infill.prompts.windows import SlidingWindow
@@ -20,7 +20,8 @@ from dspy_diffusion_infill.search.budget import CALLS_PER_EXAMPLE, Budget
 from dspy_diffusion_infill.search.gains import mean_score, paired_gain
 from dspy_diffusion_infill.traces import ConditionOn
 
-BUDGET = "medium"
+CALLS = CALLS_PER_EXAMPLE["medium"] * NUM_SHOTS
+"""Metric calls that one compile may spend."""
 
 
 class Graded:
@@ -54,14 +55,16 @@ class Setting:
     masking: SlidingWindow = SlidingWindow()  # noqa: RUF009  (frozen)
 
 
-def tuned(shots: Sequence[dspy.Example], seed: int, infiller: Infiller, setting: Setting) -> dspy.Module:
-    """Compile the vague program on a few labelled reviews; every setting may spend as much."""
+def tuned(
+    shots: Sequence[dspy.Example], seed: int, infiller: Infiller, setting: Setting, calls: int
+) -> dspy.Module:
+    """Compile the vague program on a few labelled reviews, within a number of metric calls."""
     optimizer = DiffusionInfill(
         Graded(setting.said),
         infiller=infiller,
         masking=setting.masking,
         denoising=Denoising(num_candidates=16, steps=setting.steps),
-        budget=Budget(metric_calls=CALLS_PER_EXAMPLE[BUDGET] * len(shots)),
+        budget=Budget(metric_calls=calls),
         condition_on=setting.condition_on,
         num_threads=16,
         seed=seed,

@@ -3,8 +3,8 @@
     python -m benchmarks.sentiment --data DIR --task sst2 --lm LM --infiller LLADA --json FILE
 
 Tuned on --shots sentences of train, measured on --limit of dev (the test split is not in the folder). The
-metric says which label was wanted, so that --condition-on traces shows feedback. A run that failed is unscored:
-counted, and left out of the accuracy. With --resume FOLDER a run that was cut short goes on.
+metric says which label was wanted, so that --condition-on traces shows feedback. A run that failed is
+unscored: counted, and left out of the accuracy. With --resume FOLDER a run that was cut short goes on.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
 
 First every recorded dialogue is read, laid out beside the prompt with one window masked, and infilled once,
 cut where it does not fit. With --judge the prompt is then refined: the program answers as the agent at the
-end of dialogues that succeeded, a judge LM grades its reply beside the recorded one, and all other dialogues of
-the domain condition as traces, with their outcome. That is a stand-in for running tau-bench itself, which
+end of dialogues that succeeded, a judge LM grades its reply beside the recorded one, and all other dialogues
+of the domain condition as traces, with their outcome. That is a stand-in for running tau-bench itself, which
 needs its simulated users and tools: no number here is a tau-bench score.
 """
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import dspy
 
-from benchmarks.rating import Setting, domains, gain_line, gain_row, labels, tuned
+from benchmarks.rating import CALLS, Setting, domains, gain_line, gain_row, labels, tuned
 from benchmarks.report import write_json
 from benchmarks.tasks import Domain
 from dspy_diffusion_infill.demo import score, split, task_lm
@@ -57,17 +57,17 @@ def settings(shots: Sequence[dspy.Example], seed: int) -> dict[str, Setting]:
     }
 
 
-def run_cell(domain: Domain, scheme: Scheme, seed: int, infiller: Infiller) -> Cell:
+def run_cell(domain: Domain, scheme: Scheme, seed: int, infiller: Infiller, calls: int) -> Cell:
     """Compile by every method, and score on the same sentences."""
     started = time.monotonic()
     shots, scored = split(domain.reviews, scheme, seed)
-    texts, calls = {"vague": VAGUE}, {"vague": 0}
+    texts, spent = {"vague": VAGUE}, {"vague": 0}
     for method, setting in settings(shots, seed).items():
-        program = tuned(shots, seed, infiller, setting)
+        program = tuned(shots, seed, infiller, setting, calls)
         texts[method] = instructions_of(program)["self"]
-        calls[method] = vars(program)["detailed_results"]["metric_calls"]
+        spent[method] = vars(program)["detailed_results"]["metric_calls"]
     scores = {method: score(text, scored) for method, text in texts.items()}
-    return Cell(domain.name, scheme.name, seed, scores, texts, calls, time.monotonic() - started)
+    return Cell(domain.name, scheme.name, seed, scores, texts, spent, time.monotonic() - started)
 
 
 def summarize(cells: Sequence[Cell]) -> list[dict[str, Any]]:
@@ -100,6 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--split", default="dev")
     parser.add_argument("--schemes", type=int, default=5)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--calls", type=int, default=CALLS, help="metric calls a compile")
     options = parser.parse_args(arguments)
     logging.getLogger("dspy").setLevel(logging.WARNING)
     started = time.monotonic()
@@ -108,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for domain in domains(options.data, options.split):
             for scheme in held_out_schemes()[: options.schemes]:
                 for seed in options.seeds:
-                    cells.append(run_cell(domain, scheme, seed, infiller))
+                    cells.append(run_cell(domain, scheme, seed, infiller, options.calls))
                     print(_line(cells[-1]), flush=True)
     rows = summarize(cells)
     print(f"\n{'':<28}{'score':>8}{'gain':>9}  95 % over cells")

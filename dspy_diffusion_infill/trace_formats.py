@@ -65,7 +65,8 @@ def from_mlflow(traces: Iterable[Any]) -> Log:
     """Read MLflow traces: inputs and outputs of the root span, and what was said of it.
 
     The score is the mean of the assessments whose value is a number or a boolean; the feedback is every
-    rationale, and every value that is a text, under the assessment's name.
+    value that is a text, under the assessment's name, and every rationale. Those that were overridden, and
+    expectations, are left out.
 
     Args:
         traces: What `mlflow.search_traces(return_type="list")` returns, or their JSON form (`to_dict()`).
@@ -123,7 +124,8 @@ def _of_mlflow(trace: Any) -> Trace:
     inputs, outputs = (_attribute(attributes, f"mlflow.span{side}") for side in ("Inputs", "Outputs"))
     if not inputs:
         raise SettingsError("Its root span has no inputs.")
-    found = [one for one in plain.get("info", {}).get("assessments") or [] if "feedback" in one]
+    said_of_it = plain.get("info", {}).get("assessments") or []
+    found = [one for one in said_of_it if "feedback" in one and one.get("valid", True)]
     values = {one.get("assessment_name", ""): (one["feedback"] or {}).get("value") for one in found}
     scores = [float(value) for value in values.values() if isinstance(value, bool | int | float)]
     said = [f"{name}: {value}" for name, value in values.items() if isinstance(value, str)]

@@ -25,6 +25,8 @@ PURE = {
     "search.edits",
     "search.journal",
     "search.selection",
+    "trace_formats",
+    "traces",
 }
 MAX_LINES = 250
 

@@ -139,7 +139,8 @@ def said(name, value, rationale=None):
 
 def test_an_mlflow_trace_gives_its_root_span_and_what_was_said_of_it():
     expected = {"assessment_name": "gold", "expectation": {"value": "c"}}
-    rated = [said("correct", False, "It is c."), said("stars", 0.5), said("tone", "rude"), expected]
+    old = said("correct", True, "Fine.") | {"valid": False}
+    rated = [old, said("correct", False, "It is c."), said("stars", 0.5), said("tone", "rude"), expected]
     plain = mlflow_trace(assessments=rated)
     wanted = Trace({"question": "a"}, {"answer": "b"}, 0.25, "tone: rude It is c.")
     assert from_mlflow([plain, SimpleNamespace(to_dict=lambda: plain)]).traces == [wanted, wanted]

@@ -1,16 +1,18 @@
-"""The benchmarks of traces: what they compare, how they add it up, and that none prints a paper's row as ours."""
+"""The benchmarks of traces: what they compare, how they add it up, and what they measure a run by."""
 
 import dspy
 import pytest
 
-from benchmarks import sentiment, tau
+from benchmarks import ablation, sentiment, tau
 from benchmarks.ablation import draw
 from benchmarks.ablation import summarize as steps_summary
 from benchmarks.rating import Graded, gain_line, gain_row, labels
-from benchmarks.traces_gain import Cell, bars, settings, summarize
+from benchmarks.tasks import Domain
+from benchmarks.traces_gain import METHODS, Cell, bars, run_cell, settings, summarize
 from dspy_diffusion_infill import CompactAdapter, Trace
 from dspy_diffusion_infill.search.metrics import Metric
-from tests.doubles import ScriptedInfiller, rule_lm
+from dspy_diffusion_infill.training.schemes import Scheme
+from tests.doubles import ScriptedInfiller, rule_lm, show
 
 
 def reviewed(count=8):
@@ -65,6 +67,40 @@ def test_gains_are_means_over_cells_with_an_interval():
         "shuffled_gain_sst": 0.0,
     }
     assert gain_line(found) == f"{'written feedback':<28}   0.500   +0.250  [+0.250, +0.250]"
+
+
+SCHEME = Scheme(("1", "2", "3"))
+REVIEWS = [(f"Sentence {n}.", n % 5) for n in range(30)]
+
+
+def fond(system, user):
+    """Rates as best whatever it is shown, if it is told to be warm."""
+    return "3" if "warm" in system else "no"
+
+
+def test_a_cell_compiles_by_every_method_within_the_same_calls_and_scores_on_other_sentences():
+    infiller = ScriptedInfiller("Be warm")
+    with dspy.context(lm=rule_lm(fond), adapter=CompactAdapter()):
+        found = run_cell(Domain("written", REVIEWS), SCHEME, 0, infiller, calls=40)
+    assert found.instructions == {"vague": "Rate the text."} | dict.fromkeys(METHODS, "Be warm")
+    assert all(0 < found.metric_calls[method] <= 40 for method in METHODS)
+    assert found.scores["vague"] == 0
+    assert len({found.scores[method] for method in METHODS}) == 1
+    assert 0 < found.scores["feedback"] < 1
+    said = ["".join(show(turn) for turn in canvas.context) for canvas in infiller.canvases]
+    assert not any("The answer" in text for text in said[: len(said) // 8])
+    assert any("The answer was wrong.\nChange" in text for text in said)
+    assert any("The answer was wrong: It should be 3.\nChange" in text for text in said)
+
+
+def test_each_number_of_steps_gets_a_row():
+    with dspy.context(lm=rule_lm(fond), adapter=CompactAdapter()):
+        rows = ablation.run_cell(REVIEWS, SCHEME, 0, ScriptedInfiller("Be warm"), [1, 16], "traces", 40)
+    assert [(row["steps"], row["vague"], row["instructions"]) for row in rows] == [
+        (1, 0.0, "Be warm"),
+        (16, 0.0, "Be warm"),
+    ]
+    assert rows[0]["score"] == rows[1]["score"] > 0
 
 
 def test_the_figure_of_steps_is_the_same_each_time_it_is_drawn(tmp_path):
