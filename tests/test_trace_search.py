@@ -278,7 +278,7 @@ def test_gepas_proposer_shows_the_same_hides_the_same_and_ranks_the_same():
         "Generated Outputs": {"rating": "no"},
         "Feedback": "secret: abcd1234",
     }
-    silent = {"Inputs": {"review": "3"}, "Generated Outputs": {}, "Feedback": ""}
+    silent = {"Inputs": {"review": "3"}, "Generated Outputs": "?", "Feedback": ""}
     assert propose(proposer, "a b c", record, silent) == "a b x"
     assert [show(turn) for turn in infiller.canvases[0].context] == ["3", "no", "secret[hidden]"]
     with pytest.raises(SettingsError, match="order must be 'successive' or 'independent' with scripted:1"):

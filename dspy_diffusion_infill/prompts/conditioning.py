@@ -6,6 +6,7 @@ import itertools
 import logging
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import dspy
 
@@ -24,6 +25,8 @@ from dspy_diffusion_infill.prompts.trace_turns import (
 from dspy_diffusion_infill.traces import ConditionOn, Trace
 
 logger = logging.getLogger(__name__)
+
+Shown = TypeVar("Shown", Turns, Trace)
 
 
 def needs_traces(program: dspy.Module, trainset: Iterable[Fields]) -> bool:
@@ -109,11 +112,10 @@ class Conditioning:
         if self._condition_on == "examples":
             return _next(examples, visit, self._shots)
         order = arranged(traces, max_score=self._max_score, seed=f"{self._seed}/{predictor}/traces")
-        own = self._predictors[predictor]
-        turns = [trace_turns(own, trace, max_score=self._max_score) for trace in order]
-        told = _next([one for one in turns if one], visit, self._shots)
+        own, chosen = self._predictors[predictor], _next(order, visit, self._shots)
+        told = [trace_turns(own, trace, max_score=self._max_score) for trace in chosen]
         pairs = itertools.zip_longest(told, _next(examples, visit, self._shots))
-        return [one for pair in pairs for one in pair if one is not None][: self._shots]
+        return [one for pair in pairs for one in pair if one][: self._shots]
 
     def _report(self, count: int, wanted: int, predictor: str, infiller: Infiller) -> None:
         if count < wanted and not self._warned:
@@ -125,11 +127,11 @@ class Conditioning:
             )  # fmt: skip
 
 
-def _next(turns: list[Turns], visit: int, shots: int) -> list[Turns]:
+def _next(shown: list[Shown], visit: int, shots: int) -> list[Shown]:
     """The next few, from the first again after the last."""
-    shots = min(shots, len(turns))
-    first = visit * shots % len(turns) if turns else 0
-    return (turns[first:] + turns[:first])[:shots]
+    shots = min(shots, len(shown))
+    first = visit * shots % len(shown) if shown else 0
+    return (shown[first:] + shown[:first])[:shots]
 
 
 def fit(

@@ -149,8 +149,7 @@ class InfillProposer:
     def _canvas(self, name: str, text: str, window: Window, records: Sequence[Record]) -> Canvas:
         predictor = self._predictors[name]
         messages = render_window(predictor, text, window)
-        told = [record for record in records if record["Generated Outputs"] or record["Feedback"]]
-        turns = [trace_turns(predictor, _trace(record)) for record in told]
+        turns = [trace_turns(predictor, trace) for trace in map(_trace, records) if trace is not None]
         shown = [redacted(one, self._redact) for one in turns]
         canvas, _ = fit_traces(name, messages, shown, self._infiller)
         return canvas
@@ -164,11 +163,11 @@ class InfillProposer:
         return lambda text: guard.flaw(first, text, grams)
 
 
-def _trace(record: Record) -> Trace:
-    """A run as GEPA tells it: the score is in the feedback; outputs that are no fields are none."""
-    outputs = record["Generated Outputs"]
-    given = outputs if isinstance(outputs, Mapping) else {}
-    return Trace(dict(record["Inputs"]), dict(given), feedback=str(record["Feedback"]))
+def _trace(record: Record) -> Trace | None:
+    """A run as GEPA tells it: the score is in the feedback; None if there is neither that nor an answer."""
+    outputs, said = record["Generated Outputs"], str(record["Feedback"])
+    given = dict(outputs) if isinstance(outputs, Mapping) else {}  # else what could not be parsed
+    return Trace(dict(record["Inputs"]), given, feedback=said) if given or said else None
 
 
 def _values(record: Record) -> list[object]:

@@ -88,7 +88,7 @@ def test_a_cell_compiles_by_every_method_within_the_same_calls_and_scores_on_oth
     assert len({found.scores[method] for method in METHODS}) == 1
     assert 0 < found.scores["feedback"] < 1
     said = ["".join(show(turn) for turn in canvas.context) for canvas in infiller.canvases]
-    assert not any("The answer" in text for text in said[: len(said) // 8])
+    assert "The answer" not in said[0]
     assert any("The answer was wrong.\nChange" in text for text in said)
     assert any("The answer was wrong: It should be 3.\nChange" in text for text in said)
 
