@@ -16,6 +16,7 @@ from dspy_diffusion_infill import (
 )
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.prompts.program import instructions_of
+from dspy_diffusion_infill.trace_formats import from_dspy, from_history
 from dspy_diffusion_infill.traces import Log, hide_secrets
 from tests.doubles import ScriptedInfiller, exact, obey, reviews, rule_lm, show, system_text
 
@@ -151,6 +152,23 @@ def test_each_predictor_of_a_pipeline_is_shown_its_own_calls():
     assert all(answer == f"n{review}" for review, answer, _ in notes)
     assert all((note[0], answer) == ("n", "no") for note, answer, _ in rates)
     assert all(said.startswith("The answer was wrong: It is y") for _, _, said in notes | rates)
+
+
+def test_a_programs_own_trace_and_its_history_are_read():
+    lm = rule_lm(lambda system, user: "no" if user.startswith("n") else f"n{user}")
+    program = Pipeline()
+    with dspy.context(lm=lm, trace=[]):
+        program(review="3")
+        traces = from_dspy(dspy.settings.trace, program, score=0, feedback="It is y3.")
+    note = Trace({"review": "3"}, {"note": "n3"}, 0.0, "It is y3.", "note")
+    assert traces == [note, Trace({"note": "n3"}, {"rating": "no"}, 0.0, "It is y3.", "rate")]
+    assert from_history(lm.history) == Log(
+        [Trace({"prompt": "3"}, {"response": "n3"}), Trace({"prompt": "n3"}, {"response": "no"})], []
+    )
+    infiller = ScriptedInfiller("Be warm")
+    with dspy.context(lm=lm):
+        run(infiller, text=Pipeline(), compiled={"traces": traces}, selection=Selection(shots=17))
+    assert ("3", "n3", f"The answer was wrong: It is y3.{CHANGE}") in turns(infiller.canvases[0])
 
 
 def test_words_of_a_trace_are_not_let_in():
