@@ -218,7 +218,7 @@ class DiffusionInfill(Teleprompter):
         return estimate(
             session.meter.budget,
             count_windows(instructions_of(student), self.masking, locks, infiller),
-            num_examples=len(session.task.valset),
+            num_examples=self.selection.repeats * len(session.task.valset),
             num_candidates=self.denoising.num_candidates,
             has_base=self.base is not None,
         )

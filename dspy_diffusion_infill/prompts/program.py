@@ -33,6 +33,14 @@ def with_instructions(program: dspy.Module, candidate: Candidate) -> dspy.Module
     return changed
 
 
+def with_own_signatures(program: dspy.Module) -> dspy.Module:
+    """Give predictors signature classes of their own, for who writes to these, as InferRules does."""
+    for predictor in program.predictors():
+        signature = signature_of(predictor)
+        predictor.signature = signature.with_instructions(signature.instructions)
+    return program
+
+
 def copy_program(program: dspy.Module) -> dspy.Module:
     """Copy a program deeply, but share its LMs, and leave out the reports that optimizers attached to it.
 

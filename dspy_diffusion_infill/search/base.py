@@ -15,7 +15,7 @@ from dspy.teleprompt import Teleprompter
 
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.prompts.candidates import Candidate
-from dspy_diffusion_infill.prompts.program import copy_program
+from dspy_diffusion_infill.prompts.program import copy_program, with_own_signatures
 from dspy_diffusion_infill.search import failures
 from dspy_diffusion_infill.search.budget import Meter
 from dspy_diffusion_infill.search.harvest import (
@@ -126,7 +126,7 @@ def run_base(
     harvest = Harvest(task.valset)
     counter = Counter(meter)
     arguments = _arguments(base, optional, required)
-    given = copy_program(student)
+    given = with_own_signatures(copy_program(student))
     given._compiled = False  # several optimizers refuse a program that another one has marked
     found = BaseResult(copy_program(student), harvest.evaluated)
     callbacks = [*dspy.settings.callbacks, harvest]

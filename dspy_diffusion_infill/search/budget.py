@@ -74,7 +74,7 @@ def resolve_budget(budget: Preset | Budget, num_examples: int, num_held_out: int
 
     Args:
         budget: A preset, or caps to check.
-        num_examples: Validation examples that the search uses.
+        num_examples: Validation examples that the search uses; each as often as it is run.
         num_held_out: Those that are kept out of it, and on which start and result are compared.
 
     Raises:

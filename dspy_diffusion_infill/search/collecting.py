@@ -71,7 +71,7 @@ class Collector:
             score = None if self._session.selection.set_metric is not None else run.score
             for step in run.trace or ():
                 yield Trace(step.inputs, step.outputs, score, run.feedback, step.predictor)
-            yield from self._failed(run, examples[number])
+            yield from self._failed(run, examples[number % len(examples)])
 
     def _failed(self, run: Run, example: dspy.Example) -> Iterator[Trace]:
         """A run without an answer: whose fault it was is known of a single predictor."""

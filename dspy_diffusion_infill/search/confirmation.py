@@ -59,6 +59,7 @@ def confirm(best: Candidate, start: Start, session: Session, *, in_haste: bool) 
         return Confirmation("unconfirmed")
     gain = board.gain(*pair)
     verdict = "refuted" if gain.size <= TOLERANCE else "confirmed" if gain.interval[0] > 0 else "unconfirmed"
-    found = Confirmation(verdict, len(board.examples), gain.size, gain.interval)
+    num_examples = len({example % len(session.task.holdout) for example in board.examples})
+    found = Confirmation(verdict, num_examples, gain.size, gain.interval)
     logger.info("The result is %s.", found)
     return found

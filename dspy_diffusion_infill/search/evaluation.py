@@ -11,15 +11,16 @@ import dspy
 
 from dspy_diffusion_infill.errors import MetricError
 from dspy_diffusion_infill.prompts.candidates import Candidate, key
-from dspy_diffusion_infill.prompts.program import with_instructions
 from dspy_diffusion_infill.search.budget import Meter
 from dspy_diffusion_infill.search.fingerprint import digest
 from dspy_diffusion_infill.search.gains import Gain, paired_gain
 from dspy_diffusion_infill.search.harvest import snapshot
 from dspy_diffusion_infill.search.journal import Journal
 from dspy_diffusion_infill.search.metrics import Metric, score_set
+from dspy_diffusion_infill.search.repeats import averaged, noise_floor
 from dspy_diffusion_infill.search.running import Run, Runner
 from dspy_diffusion_infill.search.selection import SetMetric
+from dspy_diffusion_infill.search.variants import Variants
 
 Prompt = tuple[tuple[str, str], ...]
 Place = tuple[Prompt, int]
@@ -44,6 +45,7 @@ class Evaluator:
         max_unscored: Largest share of the examples that may go unscored.
         set_metric: Makes one score of those of all examples; None takes their mean.
         keep_traces: Whether to keep of every run what each predictor was given and gave back.
+        repeats: Runs of a candidate on each example; they are numbered as further examples (`repeats`).
         journal: Gets every run, and gives those of an earlier process; they count as spent.
     """
 
@@ -59,14 +61,15 @@ class Evaluator:
         max_unscored: float,
         set_metric: SetMetric | None = None,
         keep_traces: bool = False,
+        repeats: int = 1,
         journal: Journal | None = None,
     ) -> None:
-        self._program, self._role, self._num_examples = program, role, len(examples)
+        self._variants, self._role, self._num_examples = Variants(program), role, len(examples)
         self._meter, self._max_unscored, self._keep_traces = meter, max_unscored, keep_traces
         self._examples, self._set_metric = examples, set_metric
         self._runner = Runner(metric, examples, role=role, meter=meter, num_threads=num_threads)
         self._journal, self._demos = journal, snapshot(program, {}).demos
-        self._order = list(range(len(examples)))
+        self._order = list(range(repeats * len(examples)))
         self._runs: dict[Place, Run] = {}
         self._lowest, self._highest = 0.0, float("-inf")
         self.unscored: dict[int, str] = {}
@@ -151,7 +154,12 @@ class Evaluator:
 
     def gain(self, before: Candidate, after: Candidate) -> Gain:
         """How much better one candidate is than another, on the examples that both were run on."""
-        return paired_gain(self.scores(before), self.scores(after), self._score_drawn)
+        pair = [averaged(self.scores(candidate), self._num_examples) for candidate in (before, after)]
+        return paired_gain(pair[0], pair[1], self._score_drawn)
+
+    def noise(self, before: Candidate, after: Candidate) -> float:
+        """What one candidate's score must exceed the other's by, lest the gain may be noise; or 0."""
+        return noise_floor([self.scores(before), self.scores(after)], self._num_examples)
 
     def num_failed(self, candidate: Candidate) -> int:
         """How many of the candidate's runs failed by its own fault."""
@@ -184,14 +192,14 @@ class Evaluator:
 
     def _run(self, wanted: Mapping[Place, Candidate], keep_traces: bool) -> dict[Place, Run]:
         places = list(wanted)
-        programs = {place[0]: with_instructions(self._program, wanted[place]) for place in places}
+        programs = [self._variants.get(wanted[place], place[1] // self._num_examples) for place in places]
 
         def keep(number: int, run: Run) -> None:
             if self._journal is not None:
                 used = {"tokens": self._meter.tokens, "usd": self._meter.usd}
                 self._journal.write(self._journal_place(places[number]), {**run.record(), **used})
 
-        tasks = [(programs[prompt], example, keep_traces) for prompt, example in places]
+        tasks = [(program, place[1], keep_traces) for program, place in zip(programs, places, strict=True)]
         runs = self._runner.run_all(tasks, keep)
         return {place: run for place, run in zip(places, runs, strict=True) if run is not None}
 
@@ -232,11 +240,10 @@ class Evaluator:
             self._lowest, self._highest = min(self._lowest, run.score), max(self._highest, run.score)
 
     def _check_unscored(self) -> None:
-        cap = self._max_unscored * self._num_examples
-        if len(self.unscored) > cap:
+        if len(self.unscored) > (cap := self._max_unscored * len(self._order)):
             example, reason = next(iter(self.unscored.items()))
             raise MetricError(
-                f"The metric must leave at most {cap:g} of {self._num_examples} {self._role} examples "
+                f"The metric must leave at most {cap:g} of {len(self._order)} {self._role} examples "
                 f"unscored (max_unscored); got {len(self.unscored)}, the first at {self._role} example "
-                f"{example}: {reason}"
+                f"{example % self._num_examples}: {reason}"
             )

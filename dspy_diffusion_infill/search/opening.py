@@ -50,11 +50,12 @@ def open_session(
     task = task.split(settings["selection"].holdout, settings["seed"])
     check_masking(settings["masking"], student)
     program_locks(student, settings["lock"])  # refuses unknown names, before the base has spent anything
-    budget = resolve_budget(settings["budget"], len(task.valset), len(task.holdout))
+    repeats = settings["selection"].repeats
+    budget = resolve_budget(settings["budget"], repeats * len(task.valset), repeats * len(task.holdout))
     return Session(
         task=task,
         metric=metric,
-        meter=Meter(budget, reserved=2 * len(task.holdout)),
+        meter=Meter(budget, reserved=2 * repeats * len(task.holdout)),
         selection=settings["selection"],
         num_threads=settings["num_threads"],
         condition_on=settings["condition_on"],

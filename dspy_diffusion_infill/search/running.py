@@ -17,6 +17,7 @@ from dspy_diffusion_infill.search import failures
 from dspy_diffusion_infill.search.budget import Meter
 from dspy_diffusion_infill.search.journal import is_faithful
 from dspy_diffusion_infill.search.metrics import Metric
+from dspy_diffusion_infill.search.variants import lm_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class Runner:
 
     Args:
         metric: Higher is better.
-        examples: What to run on. Not modified.
+        examples: What to run on. Not modified. With 5 of them, number 7 is another run on number 2.
         role: Names the examples in errors: `valset` or `trainset`.
         meter: Granted a permit for each run; those not used are returned to it.
         num_threads: Runs at a time.
@@ -123,11 +124,12 @@ class Runner:
     def _try(self, program: dspy.Module, example: int, keep_trace: bool) -> Run | None:
         if self._meter.reached() or self._stop.is_set():
             return None
-        where = f"{self._role} example {example}"
+        repeat, number = divmod(example, len(self._examples))
+        where = f"{self._role} example {number}"
         # a trace of its own (Refine and BestOfN need one), and no growth of the global trace and history
-        with dspy.context(trace=[], disable_history=True):
+        with dspy.context(trace=[], disable_history=True, lm=lm_for(dspy.settings.lm, repeat)):
             try:
-                prediction = program(**self._examples[example].inputs())
+                prediction = program(**self._examples[number].inputs())
             except Exception as error:
                 if not failures.is_prompts_fault(error):
                     raise EvaluationError(
@@ -136,7 +138,7 @@ class Runner:
                 return Run(failure=failures.describe(error))
             trace = _steps(program) if keep_trace else None
             try:
-                verdict = self._metric(self._examples[example], prediction, where=where)
+                verdict = self._metric(self._examples[number], prediction, where=where)
             except Unscored as reason:
                 return Run(unscored=str(reason) or "no reason given")
         return Run(verdict.score, verdict.feedback, trace=trace)

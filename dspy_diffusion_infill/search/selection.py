@@ -46,6 +46,10 @@ class Selection:
     """Makes the score of a candidate from (examples, what `metric` returned for each), e.g. a judge's rank
     correlation with people. It is known only when all are scored: the rule is `full` then. A run that failed
     counts as the lowest value that `metric` returned for any. None: the mean."""
+    repeats: int = 1
+    """Runs of every program on every example; for a task LM that answers at a temperature above 0. A winner
+    must then gain more than `repeats.noise_floor`, measured on how its scores and those of what was there
+    differ from run to run. Metric calls count each."""
     holdout: float | Literal["auto"] = "auto"
     """Share of the validation examples kept out of the search, and of the base and the canvases if these
     use the same ones. If the result gains nothing there, the start is returned; `detailed_results` has the
@@ -54,6 +58,11 @@ class Selection:
     def __post_init__(self) -> None:
         if self.set_metric is not None and not callable(self.set_metric):
             raise SettingsError(f"set_metric must be callable, or None; got {self.set_metric!r}.")
+        if self.repeats < 1 or (self.repeats > 1 and self.set_metric is not None):
+            raise SettingsError(
+                f"repeats must be at least 1, and 1 with a set_metric, whose noise no run of one example tells; "
+                f"got {self.repeats}."
+            )
         if self.holdout != "auto" and (isinstance(self.holdout, str) or not 0 <= self.holdout < 1):
             raise SettingsError(f"holdout must be 'auto', or at least 0 and below 1; got {self.holdout!r}.")
         if self.rule not in ("race", "full"):
@@ -97,6 +106,10 @@ class Board(Protocol):
         """The highest score that any candidate ever had on an example."""
         ...
 
+    def noise(self, before: Candidate, after: Candidate) -> float:
+        """What the mean of one candidate must exceed the other's by, lest the gain may be noise; or 0."""
+        ...
+
 
 def select(
     candidates: Sequence[Candidate], incumbent: Candidate, board: Board, selection: Selection
@@ -104,7 +117,8 @@ def select(
     """Find the candidate with the highest total, if it beats the incumbent's.
 
     A tie keeps the incumbent, and among candidates the earlier one. Both rules give the same winner as long
-    as the budget lasts; when it is spent, the best of those scored in full wins.
+    as the budget lasts; when it is spent, the best of those scored in full wins. A winner whose gain may be
+    the noise of repeated runs is none.
 
     Args:
         candidates: In the order in which ties are decided.
@@ -114,7 +128,9 @@ def select(
     """
     race = _Race([incumbent, *candidates], board, selection)
     race.run()
-    return race.leader()
+    winner = race.leader()
+    gain = (board.total(winner) - board.total(incumbent)) / max(1, len(board.examples))
+    return winner if gain > board.noise(incumbent, winner) else incumbent
 
 
 class _Race:

@@ -18,7 +18,7 @@ from dspy_diffusion_infill.search.journal import Journal, open_journal
 from dspy_diffusion_infill.search.metrics import Metric
 from dspy_diffusion_infill.search.selection import Selection
 from dspy_diffusion_infill.search.task import Task
-from dspy_diffusion_infill.search.usage import check_caps, lms_of, track
+from dspy_diffusion_infill.search.usage import check_caps, check_repeats, lms_of, track
 from dspy_diffusion_infill.traces import ConditionOn
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class Session:
     """One run: what it works on, what it works with, and what it may spend.
 
     Raises:
-        SettingsError: If a cap could never be reached.
+        SettingsError: If a cap could never be reached, or runs would be repeated in vain.
     """
 
     task: Task
@@ -44,6 +44,7 @@ class Session:
 
     def __post_init__(self) -> None:
         check_caps(self.meter.budget, lms_of(self.task.student))
+        check_repeats(self.selection.repeats, lms_of(self.task.student))
 
     def announce(self, base: object, infiller: Infiller) -> None:
         """Log what the run may cost, before it costs anything."""
@@ -93,5 +94,6 @@ class Session:
             max_unscored=self.selection.max_unscored,
             set_metric=self.selection.set_metric,
             keep_traces=self.condition_on != "examples" and role != "holdout",
+            repeats=1 if role == "trainset" else self.selection.repeats,
             journal=self.journal,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,8 @@ import dspy
 
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.traces import Trace
+
+logger = logging.getLogger(__name__)
 
 AUTO_SHARE, AUTO_FROM = 0.25, 80
 """With fewer examples, an interval on a quarter of them says next to nothing, and the search misses them."""
@@ -66,6 +69,7 @@ def make_task(
         raise SettingsError(f"student must be a dspy.Module; got {student!r}.")
     if not student.named_predictors():
         raise SettingsError("The program has no predictors, so there are no instructions to infill.")
+    _tell_of_hidden_predictors(student)
     conditions = list(trainset)
     selects = conditions if valset is None else list(valset)
     check_examples("trainset", conditions)
@@ -89,6 +93,15 @@ def check_traces(traces: Sequence[Trace], predictors: Sequence[str]) -> None:
                 f"traces must be of the program's predictors, {list(predictors)}, or name none; trace "
                 f"{number} is of {trace.predictor!r}."
             )
+
+
+def _tell_of_hidden_predictors(student: dspy.Module) -> None:
+    """DSPy looks for predictors in attributes, and in lists and dicts there, but no deeper."""
+    found = {id(predictor) for _, predictor in student.named_predictors()}
+    every = student.named_sub_modules(dspy.Predict, skip_compiled=True)
+    hidden = [name.removeprefix("self.") for name, predictor in every if id(predictor) not in found]
+    if hidden:
+        logger.warning("DSPy does not find the predictors %s; they stay as they are.", hidden)
 
 
 def check_examples(name: str, examples: Sequence[dspy.Example]) -> None:

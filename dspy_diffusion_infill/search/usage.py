@@ -96,6 +96,20 @@ def check_caps(budget: Budget, lms: Iterable[dspy.BaseLM]) -> None:
         )
 
 
+def check_repeats(repeats: int, lms: Iterable[dspy.BaseLM]) -> None:
+    """Refuse to run every example several times where all runs would be the same.
+
+    Raises:
+        SettingsError: If every LM answers at temperature 0.
+    """
+    temperatures = [lm.kwargs.get("temperature") for lm in lms]
+    if repeats > 1 and temperatures and not any(each is None or each > 0 for each in temperatures):
+        raise SettingsError(
+            f"repeats must be 1 where every LM answers at temperature 0, since all runs are the same; got "
+            f"{repeats}."
+        )
+
+
 def warn_if_uncounted(meter: Meter) -> None:
     """Warn, once the start is scored, of a cap on tokens or dollars that may never be reached."""
     capped = meter.budget.tokens is not None or meter.budget.usd is not None

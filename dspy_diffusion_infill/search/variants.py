@@ -1,0 +1,48 @@
+"""A program with the instructions of one candidate or another: made once for each, while it competes."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import dspy
+
+from dspy_diffusion_infill.prompts.candidates import Candidate, key
+from dspy_diffusion_infill.prompts.program import with_instructions
+
+NUM_KEPT = 64
+"""Programs; to make one takes as long as to run several."""
+ROLLOUTS = 1000
+"""Between the `rollout_id` of two repeats: modules such as Refine count on from the one they find."""
+
+
+class Variants:
+    """Copies of a program. None of their LMs takes the answer of another repeat from the cache.
+
+    Args:
+        program: Not modified.
+    """
+
+    def __init__(self, program: dspy.Module) -> None:
+        self._program = program
+        self._made: OrderedDict[object, dspy.Module] = OrderedDict()
+
+    def get(self, candidate: Candidate, repeat: int) -> dspy.Module:
+        """The program with a candidate's instructions, for the first run on an example (0) or a later one."""
+        which = (key(candidate), repeat)
+        if which not in self._made:
+            self._made[which] = self._make(candidate, repeat)
+        self._made.move_to_end(which)
+        if len(self._made) > NUM_KEPT:
+            self._made.popitem(last=False)
+        return self._made[which]
+
+    def _make(self, candidate: Candidate, repeat: int) -> dspy.Module:
+        program = with_instructions(self._program, candidate)
+        for _, predictor in program.named_sub_modules(dspy.Predict):
+            predictor.lm = lm_for(predictor.lm, repeat)
+        return program
+
+
+def lm_for(lm: dspy.BaseLM | None, repeat: int) -> dspy.BaseLM | None:
+    """The LM that answers a repeat; the very same for the first run."""
+    return lm.copy(rollout_id=repeat * ROLLOUTS) if lm is not None and repeat else lm
