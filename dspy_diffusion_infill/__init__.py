@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from dspy_diffusion_infill.search.budget import Budget
     from dspy_diffusion_infill.search.edits import Edit
     from dspy_diffusion_infill.search.gepa import infill_proposer
+    from dspy_diffusion_infill.search.progress import ShowProgress
     from dspy_diffusion_infill.search.pruning import prune
     from dspy_diffusion_infill.search.reverting import revert
     from dspy_diffusion_infill.search.selection import Selection
@@ -52,6 +53,7 @@ _HOMES = {
     "RemoteInfiller": "serving.client",
     "Scorer": "prompts.canvas",
     "Selection": "search.selection",
+    "ShowProgress": "search.progress",
     "SlidingWindow": "prompts.windows",
     "Template": "prompts.templates",
     "Trace": "traces",
@@ -62,7 +64,11 @@ _HOMES = {
     "revert": "search.reverting",
 }
 
-_ENGINE = {"numpy", "safetensors", "tokenizers", "torch", "transformers"}
+_EXTRAS = {
+    "rich": "cli",
+    **dict.fromkeys(("numpy", "safetensors", "tokenizers", "torch", "transformers"), "engine"),
+}
+"""What may be missing, and the extra that brings it."""
 
 __all__ = [
     "Budget",
@@ -81,6 +87,7 @@ __all__ = [
     "RemoteInfiller",
     "Scorer",
     "Selection",
+    "ShowProgress",
     "SlidingWindow",
     "Template",
     "Trace",
@@ -100,9 +107,9 @@ def __getattr__(name: str) -> Any:
     try:
         module = importlib.import_module(f"{__name__}.{_HOMES[name]}")
     except ModuleNotFoundError as error:
-        if error.name not in _ENGINE:
+        if error.name not in _EXTRAS:
             raise
-        raise MissingExtraError(name, "engine") from error
+        raise MissingExtraError(name, _EXTRAS[error.name]) from error
     value = getattr(module, name)
     globals()[name] = value
     return value

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import dspy
 from dspy.teleprompt import Teleprompter
-from dspy.utils.callback import BaseCallback
 
 from dspy_diffusion_infill.prompts.canvas import Denoising, Infiller
 from dspy_diffusion_infill.prompts.guards import Guard
@@ -32,7 +31,7 @@ from dspy_diffusion_infill.search.proposals import Proposer
 from dspy_diffusion_infill.search.review import Review
 from dspy_diffusion_infill.search.rounds import check_scorer
 from dspy_diffusion_infill.search.selection import Selection
-from dspy_diffusion_infill.search.session import Session
+from dspy_diffusion_infill.search.session import Callback, Session, check_callbacks
 from dspy_diffusion_infill.search.settings import check_settings, plain_settings
 from dspy_diffusion_infill.search.start import Start, find_start
 from dspy_diffusion_infill.search.usage import warn_if_uncounted
@@ -80,7 +79,8 @@ class DiffusionInfill(Teleprompter):
         num_threads: Program runs at a time; None takes DSPy's setting.
         log_dir: Folder where every score is kept as soon as it is paid for, for its owner's eyes alone. A run
             that was cut short goes on from there (`compile`); a folder of another run is refused.
-        callbacks: DSPy callbacks that hear of this run alone.
+        callbacks: DSPy callbacks that hear of this run alone; and functions that hear its own events
+            (`search.events`), e.g. `search.progress.ShowProgress()`.
 
     Raises:
         SettingsError: If a setting breaks its rule, or there is no metric.
@@ -110,7 +110,7 @@ class DiffusionInfill(Teleprompter):
         seed: int = 0,
         num_threads: int | None = None,
         log_dir: str | os.PathLike[str] | None = None,
-        callbacks: Sequence[BaseCallback] = (),
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         super().__init__()
         self.metric, self.base, self.infiller = metric, base, infiller
@@ -121,7 +121,7 @@ class DiffusionInfill(Teleprompter):
         self.guard: Literal["auto"] | Guard | None = guard
         self.review: Review = review
         self.seed, self.num_threads, self.log_dir = seed, num_threads, log_dir
-        self.callbacks = list(callbacks)
+        self.callbacks = check_callbacks(callbacks)
         check_base_arguments(self.base, None, None)
         check_settings(vars(self))
         check_locks(self.lock)
@@ -232,7 +232,7 @@ class DiffusionInfill(Teleprompter):
         return choose_metric(self.metric, self.base)
 
     def _connect(self) -> Infiller:
-        return check_scorer(connect(self.infiller, self.denoising), self.masking)
+        return check_scorer(connect(self.infiller, self.denoising), self.masking, self.selection.screen)
 
     def _proposer(self, start: Start, session: Session, infiller: Infiller) -> Proposer:
         return Proposer(

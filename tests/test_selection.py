@@ -14,8 +14,8 @@ FAILED = -1.0
 class Table:
     """A board over a table of scores: row 0 is the incumbent, scored already. Candidates are named by row."""
 
-    def __init__(self, rows, budget=10_000):
-        self.rows, self.budget, self.calls = rows, budget, 0
+    def __init__(self, rows, budget=10_000, floor=0.0):
+        self.rows, self.budget, self.calls, self.floor = rows, budget, 0, floor
         self.examples = range(len(rows[0]))
         self.seen = [{} for _ in rows]
         self.seen[0] = dict(enumerate(rows[0]))
@@ -40,6 +40,9 @@ class Table:
 
     def highest(self):
         return max(score for scores in self.seen for score in scores.values())
+
+    def noise(self, before, after):
+        return self.floor
 
     def select(self, rule, **settings):
         return select(list(range(1, len(self.rows))), 0, self, Selection(rule=rule, **settings))
@@ -109,6 +112,11 @@ def test_a_tie_keeps_the_incumbent_and_then_the_earlier_candidate():
     assert Table([[0, 0], [0, 1], [1, 0]]).select("full") == 1
 
 
+@pytest.mark.parametrize(("floor", "winner"), [(0.24, 1), (0.25, 0)])
+def test_a_winner_must_gain_more_than_the_noise(floor, winner):
+    assert Table([[0.0] * 4, [1.0, 0.0, 0.0, 0.0]], floor=floor).select("race") == winner
+
+
 @pytest.mark.parametrize("rule", ["race", "full"])
 def test_a_spent_budget_leaves_the_best_of_those_scored_in_full(rule):
     rows = [[0.0] * 8, [0.5] * 8, [1.0] * 8]
@@ -121,6 +129,9 @@ def test_a_spent_budget_leaves_the_best_of_those_scored_in_full(rule):
     [
         ({"rule": "fast"}, "rule must be 'race' or 'full'; got 'fast'"),
         ({"shots": -1}, "shots must be at least 0; got -1"),
+        ({"repeats": 0}, "repeats must be at least 1, and 1 with a set_metric.*got 0"),
+        ({"repeats": 2, "set_metric": max}, "repeats must be at least 1, and 1 with a set_metric.*got 2"),
+        ({"screen": 0}, "screen must be above 0 and at most 1; got 0"),
         ({"max_unscored": 1.0}, "max_unscored must be at least 0 and below 1; got 1.0"),
     ],
 )

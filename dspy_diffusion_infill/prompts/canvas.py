@@ -178,7 +178,7 @@ class Scorer(Protocol):
     """What an `Infiller` may offer besides: how likely it finds a text that is there already.
 
     Needed where windows are taken by how unsure the model is of them (`SlidingWindow(order="least_sure")`),
-    and nowhere else.
+    and where fillings are screened (`Selection(screen=...)`).
     """
 
     def nll_per_token(self, canvases: Sequence[Canvas], texts: Sequence[Sequence[str]]) -> list[float]:

@@ -107,6 +107,10 @@ class Conditioning:
         self._report(count, len(shown), predictor, infiller)
         return canvas
 
+    def references(self, predictor: str) -> list[Turns]:
+        """What a predictor should answer: its labelled examples, or calls that went well, in order."""
+        return [redacted(turns, self._redact) for turns in self._turns[predictor]]
+
     def _shown(self, predictor: str, visit: int, traces: Sequence[Trace]) -> list[Turns]:
         examples = self._turns[predictor] if self._condition_on != "traces" else []
         if self._condition_on == "examples":

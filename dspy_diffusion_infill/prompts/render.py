@@ -54,9 +54,16 @@ def render_window(predictor: dspy.Predict, instructions: str, window: Window) ->
     return tuple(_message(role, text, masks) for role, text in given)
 
 
-def render_prompt(predictor: dspy.Predict) -> tuple[Message, ...]:
-    """Lay out a predictor's prompt as the active adapter does: no turn that asks, and no masks."""
+def render_prompt(predictor: dspy.Predict, instructions: str | None = None) -> tuple[Message, ...]:
+    """Lay out a predictor's prompt as the active adapter does: no turn that asks, and no masks.
+
+    Args:
+        predictor: Its signature and demos are rendered. Not modified.
+        instructions: Rendered in place of the predictor's own.
+    """
     signature = signature_of(predictor)
+    if instructions is not None:
+        signature = signature.with_instructions(instructions)
     rendered = active_adapter().format(signature, [dict(demo) for demo in predictor.demos], {})
     texts = [(message["role"], _text(message["content"])) for message in rendered]
     given = _without_question(texts, signature.instructions)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from dspy_diffusion_infill.prompts.candidates import Candidate
 from dspy_diffusion_infill.search.edits import Edit
 from dspy_diffusion_infill.search.evaluation import Evaluator
+from dspy_diffusion_infill.search.events import CandidateScored
 from dspy_diffusion_infill.search.proposals import Proposal
 from dspy_diffusion_infill.search.results import MAX_CHARS, Trial, Tried
 
@@ -80,6 +81,12 @@ class Duel:
             metric_calls=self.metric_calls,
             spent=spent,
         )
+
+    def scored(self, board: Evaluator, spent: int) -> list[CandidateScored]:
+        """What to tell of the fillings that competed."""
+        found = [self._tried(candidate, board) for candidate in self.proposal.candidates]
+        name = self.proposal.place.predictor
+        return [CandidateScored(metric_calls=spent, predictor=name, **asdict(tried)) for tried in found]
 
     def _tried(self, candidate: Candidate, board: Evaluator) -> Tried:
         text, score = self.filling(candidate)[:MAX_CHARS], board.mean(candidate, partly=True)

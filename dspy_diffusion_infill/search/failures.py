@@ -13,7 +13,10 @@ Answer = TypeVar("Answer")
 
 PROMPT = {"AdapterParseError", "ContextWindowExceededError", "LMInvalidRequestError"}
 """The answer cannot be parsed, or the request is too long or malformed."""
+UNREADABLE = {"LMProviderError", "APIError", "APIResponseValidationError"}
+"""An answer that is none: an empty or broken body. The class itself; others that derive from it say more."""
 OUTAGE = {
+    *UNREADABLE,
     *("LMRateLimitError", "LMServerError", "LMTimeoutError", "LMTransportError"),  # DSPy
     *(
         "RateLimitError",
@@ -25,7 +28,7 @@ OUTAGE = {
     *("ConnectionError", "TimeoutError", "TransportError"),  # Python, httpx
     "InfillerUnavailableError",
 }
-"""Too many requests, no connection, no answer in time, or a fault of the server."""
+"""Too many requests, no connection, no answer in time, none that can be read, or a fault of the server."""
 REFUSAL = {
     *("LMAuthError", "LMBillingError", "LMConfigurationError", "LMUnsupportedModelError"),  # DSPy
     *("AuthenticationError", "PermissionDeniedError", "PaymentRequiredError", "BudgetExceededError"),
@@ -91,4 +94,5 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _names(error: BaseException) -> set[str]:
-    return {cls.__name__ for cls in type(error).__mro__}
+    names = {cls.__name__ for cls in type(error).__mro__}
+    return names if type(error).__name__ in UNREADABLE else names - UNREADABLE

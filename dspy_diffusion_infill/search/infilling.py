@@ -16,6 +16,7 @@ from dspy_diffusion_infill.prompts.program import with_instructions
 from dspy_diffusion_infill.prompts.windows import Masking
 from dspy_diffusion_infill.search.duels import Duel, combined, compatible
 from dspy_diffusion_infill.search.edits import Edit
+from dspy_diffusion_infill.search.events import EditAccepted, RunEnded, StartScored
 from dspy_diffusion_infill.search.proposals import Proposal, Proposer
 from dspy_diffusion_infill.search.results import (
     Trial,
@@ -61,6 +62,7 @@ class Search:
         self._tried: dict[object, Candidate] = {key(self._start): self._start}
         self._board, self._proposer = start.board, proposer
         self._selection, self._meter, self._masking = session.selection, session.meter, masking
+        self._tell = session.tell
 
     def run(self) -> str:
         """Search; Ctrl-C or an outage ends it. `best` is at every moment the best found so far.
@@ -71,7 +73,9 @@ class Search:
         Raises:
             InfillError: What no later try can mend, with the best so far in its notes.
         """
-        if self._board.mean(self.best) is None:
+        start = self._board.mean(self.best)
+        self._tell(StartScored(metric_calls=self._meter.spent, score=start))
+        if start is None:
             return f"{self._finished(self.best)}, before the start was scored"
         try:
             return self._search()
@@ -97,11 +101,17 @@ class Search:
             run: What else is known of the run, for `detailed_results`.
         """
         program = with_instructions(self._program, self.best)
+        self._tell(self._ended(run))
         # a frozen program is refused by other optimizers, and left out of its parent's JSON
         program._compiled = False
         vars(program).update(self._reports(run))
         attach_edits(program, self.edits)
         return program
+
+    def _ended(self, run: Mapping[str, Any]) -> RunEnded:
+        score, verdict = self._board.mean(self.best), run["confirmation"]["verdict"]
+        reason = run["stop_reason"]
+        return RunEnded(metric_calls=self._meter.spent, stop_reason=reason, score=score, verdict=verdict)
 
     def _reports(self, run: Mapping[str, Any]) -> dict[str, Any]:
         """Under the names that DSPy's optimizers use."""
@@ -186,10 +196,13 @@ class Search:
         """Let the fillings of one window compete with what is there; the winner is reviewed."""
         spent = self._meter.spent
         self._tried |= {key(candidate): candidate for candidate in proposal.candidates}
+        self._tell(proposal.filled(number, spent))
         candidates = [candidate for candidate in proposal.candidates if key(candidate) not in self._refused]
         winner = select(candidates, base, self._board, self._selection)
         gain = self._mean(winner) - self._mean(base)
         duel = Duel(base, proposal, winner, gain, self._meter.spent - spent)
+        for scored in duel.scored(self._board, self._meter.spent):
+            self._tell(scored)
         if duel.won and self._reviewer is not None and not self._reviewer(duel.edit(number, self._board)):
             self._refused.add(key(winner))
             return replace(duel, winner=base, gain=0.0, refused=True)
@@ -207,6 +220,7 @@ class Search:
         self.best, self.edits, self._trials = best, self.edits + edits, self._trials + trials
         for edit in edits:
             logger.info("%s: %r -> %r, score %.4g", edit.predictor, edit.before, edit.after, score)
+            self._tell(EditAccepted(metric_calls=spent, edit=edit, score=score))
 
     def _finished(self, best: Candidate) -> str | None:
         if self._board.outage is not None:

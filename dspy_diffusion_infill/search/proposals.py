@@ -7,7 +7,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from dspy_diffusion_infill.prompts.candidates import Candidate, Rejected, as_read, propose
@@ -16,11 +16,13 @@ from dspy_diffusion_infill.prompts.conditioning import Conditioning
 from dspy_diffusion_infill.prompts.guards import Guard, word_grams
 from dspy_diffusion_infill.prompts.locks import LockSetting, locked_spans
 from dspy_diffusion_infill.prompts.protocols import program_locks
-from dspy_diffusion_infill.prompts.render import render_window
+from dspy_diffusion_infill.prompts.render import render_prompt, render_window
 from dspy_diffusion_infill.prompts.trace_turns import Redact
 from dspy_diffusion_infill.prompts.windows import Masking, Window
 from dspy_diffusion_infill.search import failures
 from dspy_diffusion_infill.search.collecting import Collector, Traces
+from dspy_diffusion_infill.search.events import WindowFilled
+from dspy_diffusion_infill.search.screening import Screen, ScoringInfiller, expectations
 from dspy_diffusion_infill.search.session import Session
 from dspy_diffusion_infill.search.start import Start
 from dspy_diffusion_infill.traces import Trace
@@ -43,10 +45,37 @@ class Place:
 class Proposal:
     """What the infiller made of one place."""
 
+    base: Candidate
+    """What the place was cut from."""
     place: Place
     candidates: list[Candidate]
     """The likeliest filling's first."""
     rejected: list[Rejected]
+
+    def filled(self, pass_number: int, spent: int) -> WindowFilled:
+        """What to tell of it before its candidates compete."""
+        window, name = self.place.window, self.place.predictor
+        return WindowFilled(
+            metric_calls=spent,
+            pass_number=pass_number,
+            predictor=name,
+            start=window.start,
+            before=self.base[name][window.start : window.end],
+            num_candidates=len(self.candidates),
+            num_rejected=len(self.rejected),
+        )
+
+    def sifted(self, stay: Sequence[bool], worths: Sequence[float]) -> Proposal:
+        """Without the candidates that do not stay; these are rejected, with what they were worth."""
+        window, name = self.place.window, self.place.predictor
+        kept, rejected = list[Candidate](), list(self.rejected)
+        for candidate, stays, worth in zip(self.candidates, stay, worths, strict=True):
+            if stays:
+                kept.append(candidate)
+            else:
+                reason = f"screened out: reference outputs {worth:+.3g} nats a token likelier"
+                rejected.append(Rejected(window.filling_of(self.base[name], candidate[name]), reason))
+        return replace(self, candidates=kept, rejected=rejected)
 
 
 class Proposer:
@@ -96,6 +125,8 @@ class Proposer:
         given = session.task.trainset + session.task.valset + session.task.holdout
         self._grams = set[tuple[str, ...]]()
         self._forbid(str(value) for example in given for value in example.values())
+        screen = session.selection.screen
+        self._screen = Screen(screen) if screen < 1 else None
         self._num_candidates, self._seed = num_candidates, seed
         self._visits: Counter[str] = Counter()
 
@@ -123,7 +154,9 @@ class Proposer:
             seed=random.Random(f"{self._seed}/{first}/{visits[first]}").getrandbits(31),
         )
         found = failures.retry(infill, failures.PAUSES, time.sleep)
-        return [self._proposal(base, place, fillings) for place, fillings in zip(places, found, strict=True)]
+        pairs = zip(places, found, strict=True)
+        proposals = [self._proposal(base, place, fillings) for place, fillings in pairs]
+        return proposals if self._screen is None else self._screened(base, proposals, self._screen)
 
     def least_sure(self, base: Candidate) -> list[Place]:
         """All windows of a base, the one whose text the model finds least likely first.
@@ -147,7 +180,28 @@ class Proposer:
 
     def _proposal(self, base: Candidate, place: Place, fillings: Sequence[Filling]) -> Proposal:
         guard = functools.partial(self._flaw, place.predictor, written="".join(place.window.around))
-        return Proposal(place, *propose(base, place.predictor, place.window, fillings, guard))
+        return Proposal(base, place, *propose(base, place.predictor, place.window, fillings, guard))
+
+    def _screened(self, base: Candidate, proposals: Sequence[Proposal], screen: Screen) -> list[Proposal]:
+        worths = [self._worths(base, proposal) for proposal in proposals]
+        stay = iter(screen.sift([worth for own in worths for worth in own]))
+        return [
+            proposal.sifted([next(stay) for _ in own], own) if own else proposal
+            for proposal, own in zip(proposals, worths, strict=True)
+        ]
+
+    def _worths(self, base: Candidate, proposal: Proposal) -> list[float]:
+        """How much likelier each candidate makes the reference outputs; nothing where there are none."""
+        name = proposal.place.predictor
+        texts = [base[name], *(candidate[name] for candidate in proposal.candidates)]
+        expect = functools.partial(
+            expectations,
+            [render_prompt(self._predictors[name], text) for text in texts],
+            self._conditioning.references(name),
+            cast(ScoringInfiller, self._infiller),
+        )
+        found = failures.retry(expect, failures.PAUSES, time.sleep)
+        return [] if found is None else [each - found[0] for each in found[1:]]
 
     def _canvases(self, base: Candidate, places: Sequence[Place]) -> list[Canvas]:
         traces = self._collector.of(base)

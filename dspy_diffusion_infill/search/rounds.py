@@ -11,8 +11,8 @@ from dspy_diffusion_infill.prompts.windows import Masking
 from dspy_diffusion_infill.search.proposals import Place, Proposer
 
 
-def check_scorer(infiller: Infiller, masking: Masking) -> Infiller:
-    """Check that an infiller can rank windows, if the masking wants that.
+def check_scorer(infiller: Infiller, masking: Masking, screen: float = 1.0) -> Infiller:
+    """Check that an infiller can rank windows, if the masking wants that, or screen fillings, if a share is asked for.
 
     Raises:
         SettingsError: If not.
@@ -21,6 +21,11 @@ def check_scorer(infiller: Infiller, masking: Masking) -> Infiller:
         raise SettingsError(
             f"order must be 'successive' or 'independent' with {infiller.name}, which is no Scorer and so "
             "does not say how likely a text is; got 'least_sure'. Take one of these, or load a model here."
+        )
+    if screen < 1 and not isinstance(infiller, Scorer):
+        raise SettingsError(
+            f"screen must be 1 with {infiller.name}, which does not say how likely a text is (no "
+            f"nll_per_token); got {screen}. Leave it out, or load a model in this process."
         )
     return infiller
 

@@ -46,6 +46,10 @@ class Selection:
     """Makes the score of a candidate from (examples, what `metric` returned for each), e.g. a judge's rank
     correlation with people. It is known only when all are scored: the rule is `full` then. A run that failed
     counts as the lowest value that `metric` returned for any. None: the mean."""
+    screen: float = 1.0
+    """Share of the fillings that are scored by running the program. Below 1 the infiller says first how much
+    likelier each makes the reference outputs than what is there, and the best share goes on: of all fillings
+    so far, so that a poor window may get none. Needs a model in this process (`Scorer`)."""
     repeats: int = 1
     """Runs of every program on every example; for a task LM that answers at a temperature above 0. A winner
     must then gain more than `repeats.noise_floor`, measured on how its scores and those of what was there
@@ -58,6 +62,8 @@ class Selection:
     def __post_init__(self) -> None:
         if self.set_metric is not None and not callable(self.set_metric):
             raise SettingsError(f"set_metric must be callable, or None; got {self.set_metric!r}.")
+        if not 0 < self.screen <= 1:
+            raise SettingsError(f"screen must be above 0 and at most 1; got {self.screen}.")
         if self.repeats < 1 or (self.repeats > 1 and self.set_metric is not None):
             raise SettingsError(
                 f"repeats must be at least 1, and 1 with a set_metric, whose noise no run of one example tells; "

@@ -11,9 +11,12 @@ from dataclasses import dataclass, replace
 import dspy
 from dspy.utils.callback import BaseCallback
 
+from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.prompts.canvas import Infiller
 from dspy_diffusion_infill.search.budget import Meter
 from dspy_diffusion_infill.search.evaluation import Evaluator
+from dspy_diffusion_infill.search.events import Event, Listener, RunFailed, RunStarted
+from dspy_diffusion_infill.search.failures import describe
 from dspy_diffusion_infill.search.journal import Journal, open_journal
 from dspy_diffusion_infill.search.metrics import Metric
 from dspy_diffusion_infill.search.selection import Selection
@@ -22,6 +25,21 @@ from dspy_diffusion_infill.search.usage import check_caps, check_repeats, lms_of
 from dspy_diffusion_infill.traces import ConditionOn
 
 logger = logging.getLogger(__name__)
+
+Callback = BaseCallback | Listener
+"""DSPy's hear of its events in this run, functions of the run's own (`search.events`)."""
+
+
+def check_callbacks(callbacks: Sequence[Callback]) -> list[Callback]:
+    """The callbacks, checked.
+
+    Raises:
+        SettingsError: If one is neither DSPy's nor a function.
+    """
+    for callback in callbacks:
+        if not isinstance(callback, BaseCallback) and not callable(callback):
+            raise SettingsError(f"callbacks must be DSPy's, or functions of an event; got {callback!r}.")
+    return list(callbacks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +59,7 @@ class Session:
     condition_on: ConditionOn = "examples"
     """What canvases show; traces are kept of every run where they are wanted."""
     journal: Journal | None = None
+    listeners: tuple[Listener, ...] = ()
 
     def __post_init__(self) -> None:
         check_caps(self.meter.budget, lms_of(self.task.student))
@@ -60,11 +79,13 @@ class Session:
         self,
         log_dir: str | os.PathLike[str] | None,
         run: Mapping[str, str],
-        callbacks: Sequence[BaseCallback],
+        callbacks: Sequence[Callback],
         *,
         resume: bool,
     ) -> Iterator[Session]:
         """Count what every LM call uses, tell the callbacks, and keep a journal if there is a folder for it.
+
+        The session that it gives tells the callbacks of a start and a failure by itself.
 
         Args:
             log_dir: The folder.
@@ -75,12 +96,36 @@ class Session:
         Raises:
             SettingsError: If another process uses the folder, or it holds another run.
         """
-        callbacks = [*dspy.settings.callbacks, *callbacks]
+        of_dspy = [callback for callback in callbacks if isinstance(callback, BaseCallback)]
+        listeners = tuple(callback for callback in callbacks if not isinstance(callback, BaseCallback))
         with (
-            dspy.context(callbacks=callbacks, usage_tracker=track(self.meter)),
+            dspy.context(
+                callbacks=[*dspy.settings.callbacks, *of_dspy], usage_tracker=track(self.meter)
+            ),
             open_journal(log_dir, run, resume=resume) as journal,
         ):
-            yield replace(self, journal=journal)
+            session = replace(self, journal=journal, listeners=listeners)
+            session.tell(session._started())
+            try:
+                yield session
+            except BaseException as error:
+                session.tell(RunFailed(metric_calls=self.meter.spent, error=describe(error)))
+                raise
+
+    def tell(self, event: Event) -> None:
+        """Let every listener know."""
+        for listener in self.listeners:
+            listener(event)
+
+    def _started(self) -> RunStarted:
+        budget, task = self.meter.budget, self.task
+        return RunStarted(
+            metric_calls=self.meter.spent,
+            budget=budget.describe(),
+            cap=budget.metric_calls,
+            num_examples=len(task.valset),
+            num_held_out=len(task.holdout),
+        )
 
     def evaluator(self, program: dspy.Module, examples: Sequence[dspy.Example], role: str) -> Evaluator:
         """What scores a program's candidates on examples; `role` names these in errors."""
