@@ -2,7 +2,8 @@
 
     python -m benchmarks.overhead --json FILE
 
-No LM is asked: the program answers at once, by a rule. What a bare run of it and the metric take is subtracted.
+No LM is asked: the program answers at once, by a rule. What a bare run of it and of the metric takes is
+subtracted.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from dspy_diffusion_infill import Budget, DiffusionInfill, SlidingWindow
 from dspy_diffusion_infill.prompts.canvas import Canvas, Denoising, Filling
 
 MARK = 0.2
-"""Share of the candidates after which memory is measured for the first time: what is loaded once is by then."""
+"""Share of the candidates after which memory is measured first: what is loaded once is there by then."""
 
 
 class Program(dspy.Module):
@@ -30,7 +31,9 @@ class Program(dspy.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.rate = dspy.Predict(dspy.Signature("review -> rating", "Rate the text from 1 to 5 and say no more."))
+        self.rate = dspy.Predict(
+            dspy.Signature("review -> rating", "Rate the text from 1 to 5 and say no more.")
+        )
 
     def forward(self, review: str) -> dspy.Prediction:
         """Answer at once."""
@@ -43,9 +46,10 @@ class Words:
 
     name, context_length = "words", 1 << 30
 
-    def __init__(self, num_candidates: int) -> None:
-        self.num_candidates, self.memory = num_candidates, list[tuple[int, int]]()
+    def __init__(self) -> None:
         self._filled = 0
+        self.memory: list[tuple[int, int]] = []
+        """Fillings so far, and bytes of this process, at every window."""
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """Words as tokens."""
@@ -62,7 +66,10 @@ class Words:
         self.memory.append((self._filled, resident_bytes()))
         draw = random.Random(seed)
         return [
-            [Filling((" ".join(f"w{draw.randrange(10**6)}" for _ in range(3)),), 0.0, 1) for _ in range(num_candidates)]
+            [
+                Filling((" ".join(f"w{draw.randrange(10**6)}" for _ in range(3)),), 0.0, 1)
+                for _ in range(num_candidates)
+            ]
             for _ in canvases
         ]
 
@@ -97,7 +104,7 @@ def measure(num_candidates: int, num_examples: int, threads: int, log_dir: Path 
     """
     examples = [dspy.Example(review=str(n), rating="1").with_inputs("review") for n in range(num_examples)]
     bare = bare_seconds(examples, 500)
-    infiller, batch = Words(num_candidates), 8
+    infiller, batch = Words(), 8
     optimizer = DiffusionInfill(
         exact,
         infiller=infiller,

@@ -1,7 +1,7 @@
 """Compiles that are ended by SIGKILL at random moments and resumed: `python -m tests.chaos FOLDER KILLS`.
 
-Every compile is a process of its own, forked from one that has imported DSPy and started no thread. Prints what
-became of them as JSON.
+Every compile is a process of its own, forked from one that has imported DSPy and started no thread. What
+became of them is written to FOLDER/found.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def main(folder: Path, kills: int) -> None:
         runs.append(run_until_done(folder / str(len(runs)), seconds, draw, left))
     for run in runs:
         run["same"] = run.pop("outcome") == whole
-    print(json.dumps({"winner": whole[0], "runs": runs}))
+    (folder / "found").write_text(json.dumps({"winner": whole[0], "runs": runs}))
 
 
 if __name__ == "__main__":

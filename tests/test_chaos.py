@@ -28,7 +28,7 @@ def test_a_process_killed_at_any_moment_goes_on_to_the_same_end_and_loses_no_sco
     command = [sys.executable, "-m", "tests.chaos", str(tmp_path), "50"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=root)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found = json.loads((tmp_path / "found").read_text())
     runs = found["runs"]
     assert found["winner"] == {"self": "Be warm and five"}
     assert sum(run["kills"] for run in runs) == 50

@@ -31,13 +31,17 @@ from dspy_diffusion_infill.search import failures
 from tests.doubles import ScriptedInfiller, rule_lm
 
 CONTRACT = {
-    "bare Predict, CoT, ReAct, RLM, PoT, Refine": ["test_a_module_of_dspys_is_improved_and_keeps_its_protocol"],
+    "bare Predict, CoT, ReAct, RLM, PoT, Refine": [
+        "test_a_module_of_dspys_is_improved_and_keeps_its_protocol"
+    ],
     "nested containers": ["test_predictors_that_dspy_does_not_find_are_named_and_left_alone"],
     "shared predictor": ["test_a_predictor_under_two_names_is_one"],
     "frozen child": ["test_a_frozen_part_stays_as_it_is"],
     "no predictor": ["test_optimizer.py: test_a_bad_argument_is_refused_before_any_call"],
     "typed and custom-type signatures with desc": ["test_types_and_descriptions_stay"],
-    "same Signature class in two predictors": ["test_one_signature_class_in_two_predictors_is_not_written_to"],
+    "same Signature class in two predictors": [
+        "test_one_signature_class_in_two_predictors_is_not_written_to"
+    ],
     "Chat, JSON, XML adapters": [
         "test_every_adapter_gives_the_same_winner",
         "test_render.py: test_the_prompt_is_that_of_a_call_with_the_window_masked",
@@ -114,7 +118,7 @@ ABLE = {"warm": 3, "five": 3}
 
 
 def rate(system, user):
-    number = int(re.findall(r"#(\d+)", user)[-1])
+    number = int(re.findall(r"#(\d+)", f"#99 {user}")[-1])  # other questions than ours name no example
     return f"y{number}" if number < sum(count for word, count in ABLE.items() if word in system) else "no"
 
 
@@ -281,19 +285,19 @@ class Typed(dspy.Signature):
 
     review: str = dspy.InputField(desc="in English")
     author: Person | None = dspy.InputField(desc="who wrote it")
-    stars: Literal[1, 2, 3] = dspy.OutputField(desc="three are best")
+    stars: Literal["none", "one", "two"] = dspy.OutputField(desc="two are best")
     rating: str = dspy.OutputField(min_length=1)
 
 
 def test_types_and_descriptions_stay():
-    typed = rule_lm(lambda system, user: re.sub(r"(stars ## \]\]\n)\w+", r"\g<1>2", answer(system, user)))
-    more = {"author": Person(name="A"), "stars": 2}
+    typed = rule_lm(lambda system, user: re.sub(r"(stars ## \]\]\n)\w+", r"\g<1>two", answer(system, user)))
+    more = {"author": Person(name="A"), "stars": "two"}
     data = [dspy.Example(**example, **more).with_inputs("review", "author") for example in examples()]
     with dspy.context(lm=typed):
         tuned = optimizer().compile(dspy.Predict(Typed), trainset=data)
     assert instructions_of(tuned) == {"self": "Be warm"}
     assert signature_of(tuned).equals(Typed.with_instructions("Be warm"))
-    assert tuned(review="#1", author=Person(name="A"), lm=typed).stars == 2
+    assert tuned(review="#1", author=Person(name="A"), lm=typed).stars == "two"
 
 
 def test_one_signature_class_in_two_predictors_is_not_written_to():

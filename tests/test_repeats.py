@@ -1,4 +1,4 @@
-"""Noise: a task LM that answers by chance is asked several times, and a gain must exceed what chance gives."""
+"""Noise: a task LM that answers by chance is asked several times; a gain must exceed what chance gives."""
 
 import math
 import random
@@ -123,7 +123,9 @@ def test_too_many_unscored_runs_stop_the_run_and_name_the_example():
             raise Unscored("tired")
         return 0.0
 
-    with pytest.raises(MetricError, match=r"at most 6.4 of 32 valset .* the first at valset example 0: tired"):
+    with pytest.raises(
+        MetricError, match=r"at most 6.4 of 32 valset .* the first at valset example 0: tired"
+    ):
         compile_with(rule_lm(obey), "Be warm", metric=metric, num_threads=1)
 
 
@@ -161,6 +163,8 @@ def test_the_lms_of_single_predictors_are_repeated_as_well():
 def test_repeats_at_temperature_0_are_refused_before_any_call():
     lm = rule_lm(obey)
     lm.kwargs["temperature"] = 0.0
-    with pytest.raises(SettingsError, match="repeats must be 1 where every LM answers at temperature 0.*got 4"):
+    with pytest.raises(
+        SettingsError, match=r"repeats must be 1 where every LM answers at temperature 0.*got 4"
+    ):
         compile_with(lm, "Be warm")
     assert lm.engine.num_calls == 0

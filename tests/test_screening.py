@@ -1,4 +1,4 @@
-"""Screening: fillings with which the infiller itself does not expect the reference outputs cost no program run."""
+"""Screening: fillings with which the infiller does not expect the reference outputs cost no program run."""
 
 import dspy
 import pytest
@@ -83,7 +83,11 @@ def test_a_poor_window_after_a_good_one_gets_no_run(order):
         first = [show(canvas.messages[0]).startswith("_") for canvas in canvases]
         infiller.script = ("x",)
         return [
-            [infiller._filling(0, 0) if not is_first else infiller._filling(0, 0).__class__(("warm five",), 0.0, 1)]
+            [
+                infiller._filling(0, 0)
+                if not is_first
+                else infiller._filling(0, 0).__class__(("warm five",), 0.0, 1)
+            ]
             for is_first in first
         ]
 
@@ -125,5 +129,5 @@ def test_examples_that_do_not_fit_are_left_out_and_without_any_nothing_is_said()
 
 
 def test_an_infiller_that_cannot_score_is_refused_before_any_call():
-    with pytest.raises(SettingsError, match="screen must be 1 with scripted:1, .*got 0.5"):
+    with pytest.raises(SettingsError, match=r"screen must be 1 with scripted:1, .*got 0.5"):
         compile_with(ScriptedInfiller("x"), 0.5)

@@ -70,7 +70,7 @@ class Evaluator:
         self._runner = Runner(metric, examples, role=role, meter=meter, num_threads=num_threads)
         self._journal, self._demos = journal, snapshot(program, {}).demos
         self._order = list(range(repeats * len(examples)))
-        self._runs: dict[Place, Run] = {}
+        self._runs: dict[Prompt, dict[int, Run]] = {}
         self._lowest, self._highest = 0.0, float("-inf")
         self.unscored: dict[int, str] = {}
         """Examples that count for no candidate, with the metric's reason."""
@@ -111,7 +111,7 @@ class Evaluator:
         """
         keep_traces = keep_traces or self._keep_traces
         wanted = {(key(candidate), example): candidate for candidate, example in pairs}
-        missing = [place for place in wanted if place not in self._runs]
+        missing = [place for place in wanted if place[1] not in self._runs.get(place[0], {})]
         todo = missing[: self._meter.take(len(missing))]
         done = {place: run for place in todo if (run := self._kept(place, keep_traces)) is not None}
         done |= self._run({place: wanted[place] for place in todo if place not in done}, keep_traces)
@@ -148,8 +148,7 @@ class Evaluator:
             partly: Whether the mean of a few scores will do.
         """
         num_scored = self.num_scored(candidate)
-        partly = partly and self._set_metric is None
-        whole = partly or num_scored == len(self.examples)
+        whole = (partly and self._set_metric is None) or num_scored == len(self.examples)
         return self.total(candidate) / num_scored if num_scored and whole else None
 
     def gain(self, before: Candidate, after: Candidate) -> Gain:
@@ -171,8 +170,8 @@ class Evaluator:
 
     def runs(self, candidate: Candidate) -> dict[int, Run]:
         """The candidate's runs on the examples that count, by example."""
-        prompt = key(candidate)
-        return {n: self._runs[prompt, n] for n in self.examples if (prompt, n) in self._runs}
+        found = self._runs.get(key(candidate), {})
+        return {n: found[n] for n in self.examples if n in found}
 
     def good_calls(self, candidate: Candidate) -> dict[str, list[dict[str, Any]]]:
         """What each predictor was given and gave back in runs that scored well, by predictor.
@@ -183,8 +182,7 @@ class Evaluator:
         scores = self.scores(candidate)
         runs = [run for run in self.runs(candidate).values() if run.score is not None]
         bar = fmean(scores.values()) if scores else 0.0
-        by_score = self._set_metric is None
-        good = [run for run in runs if not by_score or bar <= self._score(run) > self._lowest]
+        good = [run for run in runs if self._set_metric or bar <= self._score(run) > self._lowest]
         calls: dict[str, list[dict[str, Any]]] = {}
         for step in (step for run in good for step in run.trace or ()):
             calls.setdefault(step.predictor, []).append({**step.inputs, **step.outputs})
@@ -192,15 +190,17 @@ class Evaluator:
 
     def _run(self, wanted: Mapping[Place, Candidate], keep_traces: bool) -> dict[Place, Run]:
         places = list(wanted)
-        programs = [self._variants.get(wanted[place], place[1] // self._num_examples) for place in places]
 
         def keep(number: int, run: Run) -> None:
             if self._journal is not None:
                 used = {"tokens": self._meter.tokens, "usd": self._meter.usd}
                 self._journal.write(self._journal_place(places[number]), {**run.record(), **used})
 
-        tasks = [(program, place[1], keep_traces) for program, place in zip(programs, places, strict=True)]
-        runs = self._runner.run_all(tasks, keep)
+        tasks = (
+            (self._variants.get(candidate, place[1] // self._num_examples), place[1], keep_traces)
+            for place, candidate in wanted.items()
+        )
+        runs = self._runner.run_all(tasks, len(places), keep)
         return {place: run for place, run in zip(places, runs, strict=True) if run is not None}
 
     def _kept(self, place: Place, needs_trace: bool) -> Run | None:
@@ -232,7 +232,7 @@ class Evaluator:
         return self._lowest if run.score is None else run.score
 
     def _record(self, place: Place, run: Run) -> None:
-        self._runs.setdefault(place, run)
+        self._runs.setdefault(place[0], {}).setdefault(place[1], run)
         self.num_failures += run.failure is not None
         if run.unscored is not None:
             self.unscored[place[1]] = run.unscored

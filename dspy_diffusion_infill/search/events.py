@@ -1,6 +1,7 @@
 """What happens in a run, told as it happens.
 
-A callback of `DiffusionInfill` that is a plain function hears these, one at a time, in the thread of `compile`:
+A callback of `DiffusionInfill` that is a plain function hears these, one after the other, in the thread of
+`compile`:
 
     def hear(event):
         if isinstance(event, EditAccepted):

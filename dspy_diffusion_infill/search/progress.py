@@ -66,7 +66,8 @@ class ShowProgress:
             case EditAccepted(edit=edit):
                 self._score = f"{event.score:.4g}"
                 change = f"{edit.predictor}: {edit.before!r} -> {edit.after!r}"
-                return f"{change}: {edit.gain:+.4g}, score {self._score} after {event.metric_calls} metric calls."
+                gain = f"{edit.gain:+.4g}, score {self._score}"
+                return f"{change}: {gain} after {event.metric_calls} metric calls."
             case RunEnded():
                 return f"Ended after {event.metric_calls} metric calls: {event.stop_reason}; {event.verdict}."
             case RunFailed():

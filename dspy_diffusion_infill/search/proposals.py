@@ -22,7 +22,7 @@ from dspy_diffusion_infill.prompts.windows import Masking, Window
 from dspy_diffusion_infill.search import failures
 from dspy_diffusion_infill.search.collecting import Collector, Traces
 from dspy_diffusion_infill.search.events import WindowFilled
-from dspy_diffusion_infill.search.screening import Screen, ScoringInfiller, expectations
+from dspy_diffusion_infill.search.screening import ScoringInfiller, Screen, expectations
 from dspy_diffusion_infill.search.session import Session
 from dspy_diffusion_infill.search.start import Start
 from dspy_diffusion_infill.traces import Trace

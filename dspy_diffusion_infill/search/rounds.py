@@ -12,7 +12,12 @@ from dspy_diffusion_infill.search.proposals import Place, Proposer
 
 
 def check_scorer(infiller: Infiller, masking: Masking, screen: float = 1.0) -> Infiller:
-    """Check that an infiller can rank windows, if the masking wants that, or screen fillings, if a share is asked for.
+    """Check that an infiller can rank windows, if the masking wants that, or fillings, if they are screened.
+
+    Args:
+        infiller: Returned as it is.
+        masking: Says in which order windows come.
+        screen: Share of the fillings that are scored by running the program.
 
     Raises:
         SettingsError: If not.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextvars
 import functools
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,29 +80,33 @@ class Runner:
         self.outage: str | None = None
         """The error that every try ended in; nothing is run from then on."""
 
-    def run_all(self, tasks: Sequence[Task], keep: Callable[[int, Run], None]) -> list[Run | None]:
+    def run_all(
+        self, tasks: Iterable[Task], count: int, keep: Callable[[int, Run], None]
+    ) -> list[Run | None]:
         """Run in threads; None for those that a cap or an outage kept from running.
 
         Args:
-            tasks: What to run, in order.
+            tasks: What to run, in order; each is asked for when its turn comes to be handed out.
+            count: How many there are, and permits for them.
             keep: Called with the number of a task and its run, in the task's thread as soon as it is done.
 
         Raises:
             EvaluationError: If a program failed for a reason that says nothing about its prompt.
             MetricError: If the metric raised or returned no number.
         """
-        if not tasks:
+        if not count:
             return []
+        futures = list[Future[Run | None]]()
         with ThreadPoolExecutor(self._num_threads) as pool:
-            # each task in a copy of this context: dspy.context(...) of the caller reaches the threads
-            futures = [
-                pool.submit(contextvars.copy_context().run, self._run, task, functools.partial(keep, n))
-                for n, task in enumerate(tasks)
-            ]
             try:
+                for n, task in enumerate(tasks):
+                    # in a copy of this context: dspy.context(...) of the caller reaches the threads
+                    run = contextvars.copy_context().run
+                    futures.append(pool.submit(run, self._run, task, functools.partial(keep, n)))
                 return [future.result() for future in futures]
-            except BaseException:
-                self._meter.give_back(sum(future.cancel() for future in futures))
+            except BaseException:  # Ctrl-C may come before all were handed out
+                unused = count - len(futures) + sum(future.cancel() for future in futures)
+                self._meter.give_back(unused)
                 self._stop.set()
                 raise
 

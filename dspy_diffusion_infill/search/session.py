@@ -99,9 +99,7 @@ class Session:
         of_dspy = [callback for callback in callbacks if isinstance(callback, BaseCallback)]
         listeners = tuple(callback for callback in callbacks if not isinstance(callback, BaseCallback))
         with (
-            dspy.context(
-                callbacks=[*dspy.settings.callbacks, *of_dspy], usage_tracker=track(self.meter)
-            ),
+            dspy.context(callbacks=[*dspy.settings.callbacks, *of_dspy], usage_tracker=track(self.meter)),
             open_journal(log_dir, run, resume=resume) as journal,
         ):
             session = replace(self, journal=journal, listeners=listeners)
