@@ -192,6 +192,8 @@ class Proposer:
 
     def _worths(self, base: Candidate, proposal: Proposal) -> list[float]:
         """How much likelier each candidate makes the reference outputs; nothing where there are none."""
+        if not proposal.candidates:
+            return []
         name = proposal.place.predictor
         texts = [base[name], *(candidate[name] for candidate in proposal.candidates)]
         expect = functools.partial(

@@ -6,7 +6,7 @@ import contextvars
 import functools
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,21 +96,32 @@ class Runner:
         """
         if not count:
             return []
-        futures = list[Future[Run | None]]()
-        with ThreadPoolExecutor(self._num_threads) as pool:
-            try:
-                for n, task in enumerate(tasks):
-                    # in a copy of this context: dspy.context(...) of the caller reaches the threads
-                    run = contextvars.copy_context().run
-                    futures.append(pool.submit(run, self._run, task, functools.partial(keep, n)))
-                return [future.result() for future in futures]
-            except BaseException:  # Ctrl-C may come before all were handed out
-                unused = count - len(futures) + sum(future.cancel() for future in futures)
-                self._meter.give_back(unused)
-                self._stop.set()
-                raise
+        begun: list[int] = []
+        try:
+            with ThreadPoolExecutor(self._num_threads) as pool:
+                return self._collect(pool, tasks, keep, begun)
+        except BaseException:
+            # Ctrl-C may come at any moment: what was begun is certain once every thread is done
+            self._meter.give_back(count - len(begun))
+            raise
 
-    def _run(self, task: Task, keep: Callable[[Run], None]) -> Run | None:
+    def _collect(
+        self, pool: Executor, tasks: Iterable[Task], keep: Callable[[int, Run], None], begun: list[int]
+    ) -> list[Run | None]:
+        futures = list[Future[Run | None]]()
+        try:
+            for n, task in enumerate(tasks):
+                # in a copy of this context: dspy.context(...) of the caller reaches the threads
+                run = contextvars.copy_context().run
+                futures.append(pool.submit(run, self._run, n, task, keep, begun))
+            return [future.result() for future in futures]
+        except BaseException:
+            self._stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+    def _run(self, number: int, task: Task, keep: Callable[[int, Run], None], begun: list[int]) -> Run | None:
+        begun.append(number)
         try:
             run = failures.retry(lambda: self._try(*task), failures.PAUSES, self._stop.wait)
         except InfillError as error:
@@ -122,7 +133,7 @@ class Runner:
         if run is None:
             self._meter.give_back(1)
         else:
-            keep(run)
+            keep(number, run)
         return run
 
     def _try(self, program: dspy.Module, example: int, keep_trace: bool) -> Run | None:
@@ -145,7 +156,15 @@ class Runner:
                 verdict = self._metric(self._examples[number], prediction, where=where)
             except Unscored as reason:
                 return Run(unscored=str(reason) or "no reason given")
+        if verdict.feedback is None and trace is None:
+            return _scored(verdict.score)
         return Run(verdict.score, verdict.feedback, trace=trace)
+
+
+@functools.lru_cache(maxsize=1024)
+def _scored(score: float) -> Run:
+    """The same object for equal scores: a long search keeps very many."""
+    return Run(score)
 
 
 def _steps(program: dspy.Module) -> tuple[Step, ...]:

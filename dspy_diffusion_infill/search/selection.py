@@ -66,8 +66,8 @@ class Selection:
             raise SettingsError(f"screen must be above 0 and at most 1; got {self.screen}.")
         if self.repeats < 1 or (self.repeats > 1 and self.set_metric is not None):
             raise SettingsError(
-                "repeats must be at least 1, and 1 with a set_metric, whose noise no run of one example tells; "
-                f"got {self.repeats}."
+                "repeats must be at least 1, and 1 with a set_metric, whose noise cannot be told from single "
+                f"examples; got {self.repeats}."
             )
         if self.holdout != "auto" and (isinstance(self.holdout, str) or not 0 <= self.holdout < 1):
             raise SettingsError(f"holdout must be 'auto', or at least 0 and below 1; got {self.holdout!r}.")
