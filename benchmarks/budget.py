@@ -24,12 +24,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import mean
 from typing import Any, cast
 
 import dspy
 from dspy.teleprompt import COPRO, GEPA, MIPROv2, Teleprompter
 
+from benchmarks.budget_bars import Row, bars
 from benchmarks.report import write_json
 from benchmarks.rewriter import rewriter_lm
 from benchmarks.tasks import RandomInfiller
@@ -60,24 +60,6 @@ RULES = {
 GOOD = 0.8
 CALLS = (160, 480)
 """Metric calls at which proposers are compared: 10 and 30 an example."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One run."""
-
-    scheme: str
-    seed: int
-    start: str
-    """`vague` or `good`."""
-    method: str
-    cap: int | None
-    calls: int
-    """That the metric counted itself."""
-    gain: float
-    """On the examples compiled on."""
-    held_out: float
-    instructions: str
 
 
 class Counted:
@@ -195,41 +177,6 @@ def rewriting(name: str, metric: Counted, cell: Cell) -> tuple[Teleprompter, dic
     settings: dict[str, Any] = {"max_bootstrapped_demos": 0, "max_labeled_demos": 0, "auto": None}
     mipro = MIPROv2(metric=metric, prompt_model=lm, num_candidates=20, seed=cell.seed + 1, **settings)
     return mipro, {"num_trials": 60, "minibatch": False, "valset": cell.shots}
-
-
-def bars(rows: Sequence[Row]) -> dict[str, float]:
-    """The numbers that are compared with bounds, as far as there are rows for them."""
-    found: dict[str, float] = {}
-    for start, suffix in (("vague", ""), ("good", "_good")):
-        full, race, screen = (rows_of(rows, start, rule) for rule in RULES)
-        if full:
-            found[f"race_call_share{suffix}"] = share(race, full, "calls")
-            same = [ours.instructions == theirs.instructions for ours, theirs in zip(race, full, strict=True)]
-            found[f"race_same_winner{suffix}"] = mean(same)
-            if not suffix:
-                found["screen_call_share"] = share(screen, full, "calls")
-                found["screen_gain_share"] = share(screen, full, "gain")
-    last = max((row.cap for row in rows if row.cap is not None), default=None)
-    held_out = {
-        method: mean(row.held_out for row in rows if (row.method, row.cap) == (method, last))
-        for method in dict.fromkeys(row.method for row in rows if row.cap is not None)
-    }
-    for other in ("random", "unigram", "copro", "gepa", "mipro"):
-        if other in held_out:
-            found[f"gain_vs_{other}"] = held_out["infill"] - held_out[other]
-    capped = [row.calls - row.cap for row in rows if row.cap is not None]
-    return found | ({"cap_overrun_calls": max(0, *capped)} if capped else {})
-
-
-def rows_of(rows: Sequence[Row], start: str, method: str) -> list[Row]:
-    """Uncapped runs, in the order of the cells."""
-    return [row for row in rows if (row.start, row.method, row.cap) == (start, method, None)]
-
-
-def share(ours: Sequence[Row], theirs: Sequence[Row], name: str) -> float:
-    """Ratio of sums; not a number where theirs is 0."""
-    total = sum(getattr(row, name) for row in theirs)
-    return sum(getattr(row, name) for row in ours) / total if total else float("nan")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
