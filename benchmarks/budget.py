@@ -106,9 +106,10 @@ class Cell:
 
 def run_rules(cell: Cell, infiller: Infiller) -> list[Row]:
     """Every rule from every start, with the same fillings."""
-    rows = []
-    for start, text in (("vague", VAGUE), ("good", good_instruction(cell))):
-        for name, rule in RULES.items() if text is not None else ():
+    rows, good = [], good_instruction(cell)
+    starts = [("vague", VAGUE), *([("good", good)] if good is not None else [])]
+    for start, text in starts:
+        for name, rule in RULES.items():
             metric = Counted()
             optimizer = DiffusionInfill(
                 metric,

@@ -17,10 +17,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import dspy
+from dspy.signatures.signature import make_signature
 
 from benchmarks.report import write_json
 from dspy_diffusion_infill import Budget, DiffusionInfill, SlidingWindow
 from dspy_diffusion_infill.prompts.canvas import Canvas, Denoising, Filling
+from dspy_diffusion_infill.prompts.program import signature_of
 
 MARK = 0.2
 """Share of the candidates after which memory is measured first: what is loaded once is there by then."""
@@ -31,13 +33,11 @@ class Program(dspy.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.rate = dspy.Predict(
-            dspy.Signature("review -> rating", "Rate the text from 1 to 5 and say no more.")
-        )
+        self.rate = dspy.Predict(make_signature("review -> rating", "Rate the text from 1 to 5, no more."))
 
     def forward(self, review: str) -> dspy.Prediction:
         """Answer at once."""
-        draw = zlib.crc32(f"{self.rate.signature.instructions}|{review}".encode())
+        draw = zlib.crc32(f"{signature_of(self.rate).instructions}|{review}".encode())
         return dspy.Prediction(rating=str(draw % 2))
 
 
@@ -118,7 +118,7 @@ def measure(num_candidates: int, num_examples: int, threads: int, log_dir: Path 
     cpu, wall = time.process_time(), time.monotonic()
     tuned = optimizer.compile(Program(), trainset=examples)
     cpu, wall = time.process_time() - cpu, time.monotonic() - wall
-    calls = tuned.detailed_results["metric_calls"]
+    calls = vars(tuned)["detailed_results"]["metric_calls"]
     first = next(found for found in infiller.memory if found[0] >= MARK * num_candidates)
     last = infiller.memory[-1]
     return {

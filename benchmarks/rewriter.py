@@ -32,7 +32,7 @@ class Rewriter:
         with self._lock:
             text = self._random.choice(self._texts)
         system = request.system if isinstance(request.system, str) else ""
-        answer = self._laid_out(system, request.messages[-1].text, text)
+        answer = self._laid_out(system, request.messages[-1].text or "", text)
         return Response(
             id="1",
             model=request.model,

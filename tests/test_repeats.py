@@ -16,7 +16,8 @@ from tests.doubles import HAS_ENGINES, ScriptedInfiller, exact, obey, reviews, r
 from tests.test_optimizer import Pipeline
 
 
-def compile_with(lm, *script, repeats=4, count=8, program=None, metric=exact, **settings):
+def compile_with(lm, *script, repeats=4, count=8, program=None, metric=exact, temperature=1.0, **settings):
+    lm.kwargs["temperature"] = temperature  # 0 unless told otherwise, in an early DSPy
     optimizer = DiffusionInfill(
         metric,
         infiller=ScriptedInfiller(*script),
@@ -84,6 +85,7 @@ def test_a_gain_beyond_chance_is_kept_and_told_by_example():
     (edit,) = tuned.edits
     assert {number for number, _ in edit.moved} <= set(range(8))
     assert edit.gain == pytest.approx(results["score_after"] - results["score_before"])
+    assert 0 < results["noise_floor"] < edit.gain
 
 
 def test_every_run_is_counted_and_capped():
@@ -162,9 +164,8 @@ def test_the_lms_of_single_predictors_are_repeated_as_well():
 
 def test_repeats_at_temperature_0_are_refused_before_any_call():
     lm = rule_lm(obey)
-    lm.kwargs["temperature"] = 0.0
     with pytest.raises(
         SettingsError, match=r"repeats must be 1 where every LM answers at temperature 0.*got 4"
     ):
-        compile_with(lm, "Be warm")
+        compile_with(lm, "Be warm", temperature=0.0)
     assert lm.engine.num_calls == 0

@@ -124,6 +124,7 @@ class Search:
             "edits": [asdict(edit) for edit in self.edits],
             "score_before": board.mean(self._start),
             "score_after": board.mean(self.best),
+            "noise_floor": board.noise(self._start, self.best),
             "num_failures": board.num_failures,
             "unscored": dict(board.unscored),
             "metric_calls": self._meter.spent,

@@ -39,6 +39,7 @@ class Variants:
     def _make(self, candidate: Candidate, repeat: int) -> dspy.Module:
         program = with_instructions(self._program, candidate)
         for _, predictor in program.named_sub_modules(dspy.Predict):
+            assert isinstance(predictor, dspy.Predict)
             predictor.lm = lm_for(predictor.lm, repeat)
         return program
 
