@@ -53,7 +53,8 @@ class Selection:
     repeats: int = 1
     """Runs of every program on every example; for a task LM that answers at a temperature above 0. A winner
     must then gain more than `repeats.noise_floor`, measured on how its scores and those of what was there
-    differ from run to run (`detailed_results["noise_floor"]`: of start and result). Metric calls count each."""
+    differ from run to run; `detailed_results["noise_floor"]` is that of start and result. Metric calls count
+    each."""
     holdout: float | Literal["auto"] = "auto"
     """Share of the validation examples kept out of the search, and of the base and the canvases if these
     use the same ones. If the result gains nothing there, the start is returned; `detailed_results` has the
