@@ -29,7 +29,7 @@ MARK = 0.2
 
 
 class Program(dspy.Module):
-    """Right on an example or not, by a hash of the instructions and the review."""
+    """Right on an example or not, by a hash of the instructions and the review; never on the first one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Program(dspy.Module):
     def forward(self, review: str) -> dspy.Prediction:
         """Answer at once."""
         draw = zlib.crc32(f"{signature_of(self.rate).instructions}|{review}".encode())
-        return dspy.Prediction(rating=str(draw % 2))
+        return dspy.Prediction(rating=str(draw % 2 if review != "0" else 0))
 
 
 class Words:

@@ -107,9 +107,10 @@ def __getattr__(name: str) -> Any:
     try:
         module = importlib.import_module(f"{__name__}.{_HOMES[name]}")
     except ModuleNotFoundError as error:
-        if error.name not in _EXTRAS:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in _EXTRAS:
             raise
-        raise MissingExtraError(name, _EXTRAS[error.name]) from error
+        raise MissingExtraError(name, _EXTRAS[missing]) from error
     value = getattr(module, name)
     globals()[name] = value
     return value

@@ -23,6 +23,8 @@ from tests.doubles import ScriptedInfiller, exact, obey, reviews, rule_lm
 
 rich = pytest.importorskip("rich.console")
 
+SHOW_CURSOR = "\x1b[?25h"
+
 
 def compile_with(*callbacks, metric=exact, script=("Be warm", "Judge"), **settings):
     defaults = {"budget": Budget(metric_calls=80), "masking": SlidingWindow(passes=1), "num_threads": 1}
@@ -103,18 +105,22 @@ def test_what_is_no_callback_is_refused_at_construction():
         DiffusionInfill(exact, callbacks=["log"])
 
 
-def shown(*, terminal, **settings):
+def show_on(page, *, terminal):
     from dspy_diffusion_infill import ShowProgress
 
+    return ShowProgress(rich.Console(file=page, force_terminal=terminal, width=60, force_jupyter=False))
+
+
+def shown(*, terminal, **settings):
     page = io.StringIO()
-    console = rich.Console(file=page, force_terminal=terminal, width=60, force_jupyter=False)
-    show = ShowProgress(console)
+    show = show_on(page, terminal=terminal)
     compile_with(show, **settings)
-    return page.getvalue(), show
+    assert show._live is None
+    return page.getvalue()
 
 
 def test_piped_progress_is_plain_lines():
-    page, _ = shown(terminal=False)
+    page = shown(terminal=False)
     assert page.splitlines() == [
         "Up to 80 metric calls, on 8 examples.",
         "The start scores 0 after 8 metric calls.",
@@ -124,20 +130,23 @@ def test_piped_progress_is_plain_lines():
 
 
 def test_a_terminal_gets_a_live_line_that_ends_with_the_run():
-    page, show = shown(terminal=True)
+    page = shown(terminal=True)
     assert "20/80" in page
-    assert "\x1b[?25h" in page  # the cursor is back
-    assert show._live is None
+    assert SHOW_CURSOR in page
     assert "Up to 80 metric calls, on 8 examples." in page
 
 
 def test_a_failed_run_ends_its_live_line():
+    page = io.StringIO()
+    show = show_on(page, terminal=True)
     with pytest.raises(MetricError):
-        shown(terminal=True, metric=lambda example, prediction: None)
+        compile_with(show, metric=lambda example, prediction: None)
+    assert show._live is None
+    assert SHOW_CURSOR in page.getvalue()
 
 
 def test_what_a_model_wrote_is_no_markup():
-    page, _ = shown(terminal=False, script=("[red]warm[/red]", "[/]"))
+    page = shown(terminal=False, script=("[red]warm[/red]", "[/]"))
     assert "'[red]warm[/red]'" in page
 
 

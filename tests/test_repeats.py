@@ -13,7 +13,6 @@ from dspy_diffusion_infill.errors import MetricError, SettingsError, Unscored
 from dspy_diffusion_infill.prompts.program import instructions_of
 from dspy_diffusion_infill.search.repeats import averaged, noise_floor
 from tests.doubles import HAS_ENGINES, ScriptedInfiller, exact, obey, reviews, rule_lm
-from tests.test_optimizer import Pipeline
 
 
 def compile_with(lm, *script, repeats=4, count=8, program=None, metric=exact, temperature=1.0, **settings):
@@ -132,7 +131,8 @@ def test_too_many_unscored_runs_stop_the_run_and_name_the_example():
 
 
 @pytest.mark.skipif(not HAS_ENGINES, reason="this DSPy's LM doubles have no cache")
-def test_repeats_take_no_answer_from_the_cache_and_the_first_run_does():
+@pytest.mark.parametrize("own", [False, True])
+def test_repeats_take_no_answer_from_the_cache_and_the_first_run_does(own):
     calls = []
 
     def answer(system, user):
@@ -140,26 +140,13 @@ def test_repeats_take_no_answer_from_the_cache_and_the_first_run_does():
         return obey(system, user)
 
     lm = rule_lm(answer).copy(cache=True, model=f"rule/{random.random()}", temperature=1.0)
+    program = dspy.Predict(dspy.Signature("review -> rating", "Rate the text."))
+    program.lm = lm if own else None
     for _ in range(2):
-        compile_with(lm, "Rate the text.", repeats=3, count=4)
+        tuned = compile_with(lm, "Rate the text.", repeats=3, count=4, program=program)
     # the second time all twelve runs have been asked before, each as itself
     assert sorted(calls) == sorted(str(n) for n in range(4) for _ in range(3))
-
-
-def test_the_lms_of_single_predictors_are_repeated_as_well():
-    heard = []
-
-    program = Pipeline()
-    program.rate.lm = rule_lm(lambda system, user: "y0")
-    own = program.rate.lm
-
-    def metric(example, prediction):
-        heard.append(prediction)
-        return 1.0
-
-    tuned = compile_with(rule_lm(lambda system, user: "n0"), "x", repeats=2, program=program, metric=metric)
-    assert own.engine.num_calls == len(heard) == 16
-    assert tuned.rate.lm is own
+    assert tuned.lm is program.lm
 
 
 def test_repeats_at_temperature_0_are_refused_before_any_call():
