@@ -11,6 +11,10 @@ from dspy_diffusion_infill.errors import MissingExtraError
 if TYPE_CHECKING:
     from dspy_diffusion_infill.engine.lm import DiffusionLM
     from dspy_diffusion_infill.errors import Unscored
+    from dspy_diffusion_infill.judges.align import align_judge
+    from dspy_diffusion_infill.judges.metrics import JudgeMetric
+    from dspy_diffusion_infill.judges.prometheus import Judge
+    from dspy_diffusion_infill.judges.vllm import serve_judge
     from dspy_diffusion_infill.optimizer import DiffusionInfill
     from dspy_diffusion_infill.prompts.canvas import Canvas, Denoising, Filling, Infiller, Masked, Message
     from dspy_diffusion_infill.prompts.compact import CompactAdapter
@@ -37,6 +41,8 @@ _HOMES = {
     "Filling": "prompts.canvas",
     "Guard": "prompts.guards",
     "Infiller": "prompts.canvas",
+    "Judge": "judges.prometheus",
+    "JudgeMetric": "judges.metrics",
     "LastLineAdapter": "prompts.last_line",
     "Masked": "prompts.canvas",
     "Message": "prompts.canvas",
@@ -45,9 +51,11 @@ _HOMES = {
     "SlidingWindow": "prompts.windows",
     "Template": "prompts.templates",
     "Unscored": "errors",
+    "align_judge": "judges.align",
     "infill_proposer": "search.gepa",
     "prune": "search.pruning",
     "revert": "search.reverting",
+    "serve_judge": "judges.vllm",
 }
 
 _ENGINE = {"numpy", "safetensors", "tokenizers", "torch", "transformers"}
@@ -63,6 +71,8 @@ __all__ = [
     "Filling",
     "Guard",
     "Infiller",
+    "Judge",
+    "JudgeMetric",
     "LastLineAdapter",
     "Masked",
     "Message",
@@ -72,9 +82,11 @@ __all__ = [
     "Template",
     "Unscored",
     "__version__",
+    "align_judge",
     "infill_proposer",
     "prune",
     "revert",
+    "serve_judge",
 ]
 
 

@@ -5,6 +5,7 @@
       + CanvasError(ValueError)            the text to infill cannot be laid out as asked
       + ModelError(ValueError)             a checkpoint cannot be loaded, or is not a masked diffusion LM
       + InfillerUnavailableError           no infiller answers where one was expected
+      + JudgeUnavailableError              no judge answers where one was expected, or its server died
       + MetricError                        the user's metric raised, or did not return a number
       + EvaluationError                    the task LM failed for a reason that says nothing about a prompt
       + MissingExtraError(ImportError)     an optional dependency is not installed
@@ -33,6 +34,10 @@ class ModelError(InfillError, ValueError):
 
 class InfillerUnavailableError(InfillError):
     """No infiller answers where one was expected."""
+
+
+class JudgeUnavailableError(InfillError):
+    """No judge answers where one was expected, or its server died."""
 
 
 class MetricError(InfillError):

@@ -14,6 +14,8 @@ PACKAGE = "dspy_diffusion_infill"
 PURE = {
     "errors",
     "engine.schedule",
+    "judges.constraint",
+    "judges.expected",
     "judges.parse",
     "judges.templates",
     "prompts.canvas",

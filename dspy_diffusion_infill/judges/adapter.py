@@ -95,8 +95,11 @@ class JudgeAdapter(CompactAdapter):
         try:
             verdict = read_reply(completion, self.scale, self.template.form)
         except Unscored as reason:
-            # DSPy annotates the signature as an instance and takes the class
-            raise AdapterParseError(
-                "JudgeAdapter", cast(dspy.Signature, signature), completion, str(reason)
-            ) from reason
+            raise no_verdict(signature, completion, reason) from reason
         return {"feedback": verdict.feedback or "", "score": verdict.score}
+
+
+def no_verdict(signature: type[dspy.Signature], reply: str, reason: Unscored) -> AdapterParseError:
+    """The error of a reply without a verdict."""
+    # DSPy annotates the signature as an instance and takes the class
+    return AdapterParseError("JudgeAdapter", cast(dspy.Signature, signature), reply, str(reason))

@@ -92,6 +92,20 @@ def read_reply(reply: str, scale: Scale, form: Form = "result") -> Verdict:
     return Verdict(score, feedback or None)
 
 
+def score_start(reply: str, form: Form = "result") -> int:
+    """Where the score begins in a reply that `read_reply` reads; its length if there is no digit.
+
+    Example:
+        >>> score_start("In 2 words: apt. [RESULT] 4")
+        26
+    """
+    text = reply.translate(_WIDE)
+    start = text.rstrip().rfind("\n") + 1 if form == "line" else 0
+    ends = [found.end() for found in _DELIMITER.finditer(text, start)]
+    found = _DIGIT.search(text, ends[-1] if ends else start)
+    return found.start() if found else len(text)
+
+
 def write_reply(feedback: str, score: float, form: Form = "result") -> str:
     """The reply that a judge should write; `read_reply` reads it back.
 
@@ -138,6 +152,7 @@ _QUOTED = re.compile(r"\"[^\"\n]*\"|“[^”\n]*”|«[^»\n]*»|「[^」\n]*」
 _WRAPPED = re.compile(r"([\"'`])((?:(?!\1).)*)\1", re.DOTALL)
 _PREFIX = re.compile(r"^[\s#*]*Feedback:\**\s*", re.IGNORECASE)
 
+_DIGIT = re.compile(r"\d")
 _NUMBER = r"[-+\u2212]?(?:\d+(?:[.,\u066b]\d+)?|[.]\d+)"
 _LEAD = r"[\s:=*_~#|()\[\]{}\"'`\u2013\u2014\u2022-]*?"
 _LABEL = r"(?:[^\W\d_]+(?:[ ][^\W\d_]+)?[ *_]*[:=])?"

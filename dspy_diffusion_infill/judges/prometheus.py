@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 import dspy
 from dspy.signatures.signature import make_signature
 from dspy.utils.exceptions import AdapterParseError
 
-from dspy_diffusion_infill.errors import SettingsError
+from dspy_diffusion_infill.errors import EvaluationError, SettingsError, Unscored
 from dspy_diffusion_infill.judges import templates
-from dspy_diffusion_infill.judges.adapter import JudgeAdapter
+from dspy_diffusion_infill.judges.adapter import JudgeAdapter, no_verdict
+from dspy_diffusion_infill.judges.constraint import reply_pattern
+from dspy_diffusion_infill.judges.expected import TOP_TOKENS, check_scale, expected_score, read_tokens
 from dspy_diffusion_infill.judges.parse import Scale
 from dspy_diffusion_infill.judges.templates import Rubric
+from dspy_diffusion_infill.search.metrics import Verdict
 
 
 class Judge(dspy.Module):
@@ -36,6 +39,10 @@ class Judge(dspy.Module):
         conversation: Name of a conversation form there; None for the template's usual one.
         lm: The judge; None for the LM in force.
         samples: Replies to ask for; their scores are averaged.
+        constrained: Whether the server may write nothing but a reply with a verdict, and does so by vLLM's
+            `structured_outputs`. Other servers may ignore that, or refuse it.
+        score_from: `reply`, the score that was written; or `logprobs`, the mean of the scores that could have
+            stood there, by their probabilities, from a server that tells them.
         seed: Of the replies, where the LM samples: DSPy's cache gives another seed other replies.
 
     Raises:
@@ -55,6 +62,8 @@ class Judge(dspy.Module):
         conversation: str | None = None,
         lm: dspy.BaseLM | None = None,
         samples: int = 1,
+        constrained: bool = False,
+        score_from: Literal["reply", "logprobs"] = "reply",
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -62,7 +71,8 @@ class Judge(dspy.Module):
             raise SettingsError(f"samples must be at least 1; got {samples}.")
         told = templates.template(template).with_rubric(rubric)
         self.adapter = JudgeAdapter(told, templates.conversation(conversation or told.conversation))
-        self.rubric, self.samples, self.seed = rubric, samples, seed
+        self.rubric, self.samples, self.seed, self.score_from = rubric, samples, seed, score_from
+        self.options = self._options(constrained)
         fields: dict[str, Any] = {name: (str, dspy.InputField()) for name in told.fields}
         outputs = {"feedback": (str, dspy.OutputField()), "score": (float, dspy.OutputField())}
         self.grade = dspy.Predict(make_signature(fields | outputs, told.text))
@@ -109,19 +119,43 @@ class Judge(dspy.Module):
             score=score, feedback=nearest.feedback, scores=scores, num_unread=len(failures)
         )
 
-    def _ask(self, values: Mapping[str, Any]) -> tuple[list[dspy.Prediction], list[AdapterParseError]]:
+    def _ask(self, values: Mapping[str, Any]) -> tuple[list[Verdict], list[AdapterParseError]]:
         verdicts, failures = [], []
         for sample in range(self.samples):
             try:
-                verdicts.append(self.grade(**values, config=self._config(sample)))
+                found = self.grade(**values, config=self._config(sample))
+                verdicts.append(Verdict(self._score(found), found.feedback))
             except AdapterParseError as error:
                 failures.append(error)
         return verdicts, failures
 
-    def _config(self, sample: int) -> dict[str, int]:
-        """DSPy's cache tells replies to one prompt apart by this number; the first is plain."""
+    def _score(self, found: dspy.Prediction) -> float:
+        if self.score_from == "reply":
+            return found.score
+        tokens = read_tokens(found.get("logprobs"))
+        if not tokens:
+            raise EvaluationError("score_from='logprobs' needs a server that tells logprobs; it told none.")
+        try:
+            return expected_score(tokens, self.scale, self.adapter.template.form)
+        except Unscored as reason:
+            reply = "".join(token.text for token in tokens)
+            raise no_verdict(self.grade.signature, reply, reason) from reason
+
+    def _options(self, constrained: bool) -> dict[str, Any]:
+        """What a request holds beside the prompt and the LM's own options."""
+        options: dict[str, Any] = {}
+        if constrained:
+            pattern = reply_pattern(self.scale, self.adapter.template.form)
+            options["structured_outputs"] = {"regex": pattern}
+        if self.score_from == "logprobs":
+            check_scale(self.scale)
+            options |= {"logprobs": True, "top_logprobs": TOP_TOKENS}
+        return options
+
+    def _config(self, sample: int) -> dict[str, Any]:
+        """DSPy's cache tells replies to one prompt apart by a number; the first is plain."""
         number = self.seed * self.samples + sample
-        return {"rollout_id": number} if number else {}
+        return {**self.options, **({"rollout_id": number} if number else {})}
 
 
 def judge_lm(model: str, *, api_base: str, conversation: str = "v2", cache: bool = True) -> dspy.LM:

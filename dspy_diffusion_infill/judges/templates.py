@@ -57,6 +57,8 @@ class Conversation:
     """Between the system text and the user's in one user turn; None for a system message of its own."""
     decoding: Mapping[str, Any] = field(default_factory=dict)
     """Arguments for `dspy.LM`."""
+    chat_template: str | None = None
+    """File in `assets/chat` that a server renders turns with; None for the model's own."""
 
     def messages(self, user: str) -> list[dict[str, Any]]:
         """The turns that ask.

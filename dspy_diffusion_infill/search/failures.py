@@ -23,7 +23,7 @@ OUTAGE = {
     ),  # LiteLLM, openai
     *("Timeout", "APITimeoutError", "APIConnectionError"),
     *("ConnectionError", "TimeoutError", "TransportError"),  # Python, httpx
-    "InfillerUnavailableError",
+    *("InfillerUnavailableError", "JudgeUnavailableError"),
 }
 """Too many requests, no connection, no answer in time, or a fault of the server."""
 REFUSAL = {
