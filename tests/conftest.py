@@ -33,3 +33,18 @@ def shared_data() -> Path:
     if os.environ.get("DIFFUSION_INFILL_REQUIRE_DATA"):
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def vllm_python() -> Path:
+    """The Python of an environment with vLLM, which DIFFUSION_INFILL_VLLM names.
+
+    A test that asks for it skips where that is not set, and fails if it is set and there is none.
+    """
+    named = os.environ.get("DIFFUSION_INFILL_VLLM")
+    if not named:
+        pytest.skip("needs vLLM in an environment of its own: make vllm")
+    python = Path(named).absolute()  # no resolve(): the environment is where the link is
+    if not python.exists():
+        pytest.fail(f"DIFFUSION_INFILL_VLLM must name a Python; got {named}")
+    return python

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -63,6 +66,44 @@ def align(
     (output / "alignment.md").write_text(found.markdown(), encoding="utf-8")
     typer.echo(found.markdown())
     typer.echo(f"Report: {write_report(found.judge, output)}")
+
+
+@judge.command()
+def serve(
+    model: Annotated[str, typer.Argument(help="A hub id or a folder.")],
+    flags: Annotated[list[str] | None, typer.Argument(help="After --: any others of vLLM.")] = None,
+    python: Annotated[str, typer.Option(help="Of the environment that vLLM is in.")] = sys.executable,
+    conversation: Annotated[str, typer.Option(help="In assets/judges.toml: the chat template.")] = "v2",
+    tensor_parallel_size: Annotated[int, typer.Option(help="GPUs that share the model.")] = 1,
+    host: Annotated[str, typer.Option(help="To listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="To listen on.")] = 8000,
+    api_key: Annotated[
+        str | None, typer.Option(help="That clients must send.", envvar="VLLM_API_KEY")
+    ] = None,
+    log: Annotated[Path, typer.Option(help="Gets what vLLM prints.")] = Path("judge.log"),
+) -> None:
+    """Serve a judge with vLLM until Ctrl-C; a server that dies is started anew."""
+    from dspy_diffusion_infill.judges.vllm import serve_judge
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the server as Ctrl-C does
+    typer.echo(f"Starting {model}; the log is {log}.")
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        serve_judge(
+            model,
+            python=python,
+            conversation=conversation,
+            tensor_parallel_size=tensor_parallel_size,
+            flags=flags or (),
+            host=host,
+            port=port,
+            api_key=api_key,
+            log=log,
+        ) as lm,
+    ):
+        name = lm.model.removeprefix("hosted_vllm/")
+        typer.echo(f"{name} answers at {lm.server.url}. Ctrl-C ends it.")
+        lm.server.watch()
 
 
 def _lm(name: str, api_base: str | None) -> dspy.BaseLM:

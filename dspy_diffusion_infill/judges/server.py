@@ -14,6 +14,9 @@ from dspy_diffusion_infill.judges.process import POLL_S, ServerProcess
 
 logger = logging.getLogger(__name__)
 
+WATCH_S = 2.0
+"""Between two looks at a server that nothing else asks."""
+
 
 class JudgeServer:
     """A vLLM server, started here or running elsewhere.
@@ -94,6 +97,15 @@ class JudgeServer:
             elif not self._recovers(self.process):
                 self._restart(self.process)
             logger.warning("The judge's server at %s is back.", self.root)
+
+    def watch(self) -> None:
+        """Bring the server back whenever it dies, for as long as this process runs.
+
+        Raises:
+            JudgeUnavailableError: If it does not come back.
+        """
+        while not self._closed.wait(WATCH_S):
+            self.wait_until_back()
 
     def sleep(self, level: int = 1) -> None:
         """Free the GPU: level 1 keeps the weights in main memory, level 2 drops them. Needs `--enable-sleep-mode`.

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 Answer = tuple[int, Any]
@@ -97,22 +98,32 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def main() -> None:
-    """As `python` of an environment with vLLM: say so, or serve with a child process, or die."""
+    """As `python` of an environment with vLLM: say so, or serve beside a child process.
+
+    Judges texts by the number of their words. `--die start` ends at once, `--die once` amid its 20th answer.
+    """
     arguments = sys.argv[1:]
     if arguments[0] == "-c":
         print('{"vllm": "0.0"}')
         return
     options = dict(zip(arguments[2::2], arguments[3::2], strict=True))
     print("loading", options["--model"], flush=True)
-    if options.get("--die") == "yes":
+    if options.get("--die") == "start":
         sys.exit("no such weights")
     if os.fork() == 0:  # an engine, which outlives its server unless it is ended
         threading.Event().wait(600)
-    server = ScriptedServer(
-        lambda body: completion("[RESULT] 3"),
-        names=(options["--served-model-name"],),
-        port=int(options["--port"]),
-    )
+    mark = Path(options["--model"], "died")
+    dies = options.get("--die") == "once" and not mark.exists()
+
+    def answer(body: dict[str, Any]) -> Answer:
+        if dies and len(server.bodies) == 20:
+            mark.touch()
+            os._exit(1)
+        text = body["messages"][-1]["content"].split("Response to evaluate:\n")[1].split("\n")[0]
+        return completion(f"[RESULT] {len(text.split())}")
+
+    name, port = options["--served-model-name"], int(options["--port"])
+    server = ScriptedServer(answer, names=(name,), port=port)
     server.serve_forever()
 
 

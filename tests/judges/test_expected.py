@@ -1,0 +1,62 @@
+"""The mean of the scores that a judge might have written."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+
+from dspy_diffusion_infill.errors import SettingsError, Unscored
+from dspy_diffusion_infill.judges.expected import Token, check_scale, expected_score, read_tokens
+from dspy_diffusion_infill.judges.parse import Scale
+
+FIVE = Scale(1, 5)
+
+
+def token(text: str, **likeliest: float) -> Token:
+    """A token, with probabilities of the digits `_4=0.5`."""
+    return Token(text, {name[1:]: math.log(share) for name, share in likeliest.items()})
+
+
+def test_scores_are_weighted_by_their_share_among_scores():
+    # .2 of 2, .6 of 4 and .2 of something else: (2 * .2 + 4 * .6) / .8
+    tokens = [token("Apt, in 3 words. "), token("[RESULT]"), token(" "), token("4", _2=0.2, _4=0.6, _x=0.2)]
+    assert expected_score(tokens, FIVE, "result") == pytest.approx(3.5)
+
+
+def test_what_is_off_the_scale_or_no_single_digit_does_not_count():
+    tokens = [token("[RESULT] "), token("5", _0=0.3, _6=0.3, _55=0.1, _5=0.1, _3=0.1)]
+    assert expected_score(tokens, FIVE, "result") == pytest.approx(4)
+    assert expected_score(tokens, Scale(0, 9), "result") == pytest.approx((1.8 + 0.5 + 0.3) / 0.8)
+
+
+def test_a_token_may_hold_what_stands_before_the_score():
+    glued = Token("] 4", {"] 4": math.log(0.5), "] 2": math.log(0.25), "]": math.log(0.25), " 3": -9.0})
+    assert expected_score([token("[RESULT"), glued], FIVE, "result") == pytest.approx((2 + 0.5) / 0.75, abs=1e-3)
+
+
+def test_the_score_of_other_forms_is_found():
+    first = [token("4", _4=0.5, _5=0.5), token(" of 5", _1=1.0)]
+    assert expected_score(first, FIVE, "bare") == pytest.approx(4.5)
+    last = [token("In 2 words: apt.\n", _2=1.0), token("1", _1=0.5, _3=0.5)]
+    assert expected_score(last, FIVE, "line") == pytest.approx(2)
+
+
+def test_a_place_without_scores_is_unscored():
+    with pytest.raises(Unscored, match="No score is among the likeliest tokens in place of '4'"):
+        expected_score([token("[RESULT] "), token("4", _a=1.0)], FIVE, "result")
+    with pytest.raises(Unscored, match="not among its tokens"):
+        expected_score([token("[RESULT]")], FIVE, "result")
+
+
+def test_logprobs_are_read_from_dictionaries_and_objects():
+    inner = SimpleNamespace(token="4", logprob=-0.5)
+    content = [SimpleNamespace(token="4", top_logprobs=[inner]), {"token": "!", "top_logprobs": None}]
+    assert read_tokens(SimpleNamespace(content=content)) == [Token("4", {"4": -0.5}), Token("!", {})]
+    assert read_tokens(None) == read_tokens({"content": None}) == []
+
+
+def test_scores_must_be_digits():
+    check_scale(Scale(0, 9))
+    for scale in (Scale(0, 10), Scale(0.5, 5), Scale(-1, 5)):
+        with pytest.raises(SettingsError, match=f"needs a scale of single digits; got {scale}"):
+            check_scale(scale)

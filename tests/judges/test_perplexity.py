@@ -1,0 +1,64 @@
+"""`benchmarks.perplexity`: what is scored of a judge's prompt, and how records add up."""
+
+import json
+import math
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import perplexity
+from dspy_diffusion_infill.engine.model import load
+from dspy_diffusion_infill.judges.templates import rubric, template
+
+RECORD = {
+    "doc_id": "a",
+    "system_id": "M1",
+    "source": "It rains all day .",
+    "reference": "Rain .",
+    "system_output": "It rains .",
+    "scores": {"coherence": 5, "consistency": 5, "fluency": 4, "relevance": 4},
+}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load("embedded")
+
+
+def options(**more) -> Namespace:
+    return Namespace(words=None, scored="prompt", **more)
+
+
+def test_the_prompt_s_own_tokens_are_scored_or_those_of_the_reply(model):
+    told = template("c-gen").with_rubric(rubric("summeval-overall"))
+    whole = perplexity.target(model, RECORD, told, options())
+    assert model.vocabulary.decode([whole.ids[n] for n in whole.scored]).strip().endswith("(1-5).")
+    reply = perplexity.target(model, RECORD, told, Namespace(words=None, scored="reply"))
+    assert len(reply.scored) < len(whole.scored)
+    assert "4.5" in model.vocabulary.decode([reply.ids[n] for n in reply.scored])
+
+
+def test_articles_are_cut_to_a_number_of_words():
+    told = template("c-gen").with_rubric(rubric("summeval-overall"))
+    assert "Source Text:\nIt rains\nReference" in perplexity.prompt(RECORD, told, 2)
+
+
+def test_perplexity_is_per_token_over_all_records():
+    found = perplexity.interval(np.array([[3 * math.log(2), 3], [math.log(32), 1]]), 200)
+    assert found["perplexity"] == pytest.approx(4)  # 8 nats of log 2 over 4 tokens
+    assert (found["low"], found["high"]) == (pytest.approx(2), pytest.approx(32))
+
+
+@pytest.mark.slow
+def test_what_does_not_fit_is_left_out_and_counted(tmp_path: Path, capsys):
+    data = tmp_path / "summeval.jsonl"
+    long = {**RECORD, "doc_id": "b", "source": "rain " * 20_000}
+    data.write_text("".join(json.dumps(record) + "\n" for record in (RECORD, long)))
+    arguments = ["--data", data, "--samples", 2, "--templates", "c-gen", "--json", tmp_path / "found.json"]
+    perplexity.main([str(argument) for argument in arguments])
+    (row,) = json.loads((tmp_path / "found.json").read_text())["rows"]
+    assert (row["n"], row["left_out"]) == (1, 1)
+    assert row["perplexity"] > 1
+    assert "The paper's own numbers, Table 3b" in capsys.readouterr().out

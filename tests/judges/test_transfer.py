@@ -1,0 +1,61 @@
+"""`benchmarks.transfer`: every model judges with every model's prompt."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import transfer, tuning
+from tests.doubles import ScriptedInfiller, rule_lm
+
+
+def records(count: int) -> str:
+    """Four dimensions alike: as many words as the summary has."""
+    rows = (
+        {
+            "doc_id": str(n),
+            "system_id": "M1",
+            "source": "Rain.",
+            "reference": "Rain.",
+            "system_output": "word " * (n % 5) + str(n),
+            "scores": dict.fromkeys(("coherence", "consistency", "fluency", "relevance"), float(n % 5 + 1)),
+        }
+        for n in range(count)
+    )
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def obeying(word: str):
+    """A judge that counts words once its instructions hold a word."""
+
+    def answer(system: str, user: str) -> str:
+        return str(len(user.split()) if word in system else 3)
+
+    return rule_lm(answer)
+
+
+def test_every_model_judges_with_every_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    lms = {"one": obeying("words"), "two": obeying("words")}
+    scripts = {"one": "Count the words", "two": "Just rate"}
+    monkeypatch.setattr(transfer, "judge_of", lambda name, tokens: lms[name])
+    monkeypatch.setattr(tuning, "DiffusionInfill", scripted(tuning.DiffusionInfill, scripts))
+    (tmp_path / "summeval.jsonl").write_text(records(60))
+    arguments = ["--models", "one", "two", "--template", "brief", "--shots", 5, "--limit", 10, "--budget", "medium"]
+    arguments += ["--data", tmp_path / "summeval.jsonl", "--resamples", 0, "--json", tmp_path / "found.json"]
+    transfer.main([str(argument) for argument in arguments])
+
+    rows = json.loads((tmp_path / "found.json").read_text())["rows"]
+    spearman = {(row["judge"], row["method"]): row["dataset"]["spearman"]["value"] for row in rows}
+    assert len(spearman) == 6  # two judges, three prompts
+    assert spearman["one", "infilled by one"] == spearman["two", "infilled by one"] == pytest.approx(1)
+    assert spearman["one", "infilled by nobody"] is None  # it gives everything a 3
+    assert spearman["one", "infilled by two"] is None
+
+
+def scripted(optimizer, scripts: dict[str, str]):
+    """The optimizer with infillers of ours, by the name of the model."""
+
+    def make(*arguments, infiller, **settings):
+        return optimizer(*arguments, infiller=ScriptedInfiller(scripts[infiller]), **settings)
+
+    return make
