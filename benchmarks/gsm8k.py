@@ -1,13 +1,13 @@
-"""Grade-school mathematics and the length of the prompt: GSM8K, as in Table 1 and Figures 4a and 6 of the paper.
+"""Grade-school mathematics and the length of the prompt: GSM8K, as in the paper's Table 1, Figures 4a and 6.
 
     python -m benchmarks.gsm8k --data DIR --lm LM --infiller LLADA --in-context --json FILE
 
-The paper (arXiv:2604.03677) lets a diffusion LM fill 128 masks in front of the question, and compares that with
---shots worked examples in the prompt (--in-context). Here those masks come before the instructions, are filled
-in sight of the same examples, and a filling stays if it answers more of them (--mask 0: windows of the
+The paper (arXiv:2604.03677) lets a diffusion LM fill 128 masks in front of the question, and compares that
+with --shots worked examples in the prompt (--in-context). Here those masks come before the instructions, are
+filled in sight of the same examples, and a filling stays if it answers more of them (--mask 0: windows of the
 instructions instead). Tuned on --shots of train, measured on --limit of test. Right is an answer whose last
 number is the reference's. `words` is the length of a whole prompt, in words. A run that failed is unscored:
-counted, and left out of the accuracy. With --resume FOLDER a run that was cut short goes on from its journals.
+counted, and left out of the accuracy. With --resume FOLDER a run that was cut short goes on.
 """
 
 from __future__ import annotations
@@ -124,6 +124,11 @@ def measure(
     }
 
 
+def masking(num_masks: int) -> SlidingWindow | Template:
+    """So many masks before the instructions, or windows of them."""
+    return Template(f"{{{{mask:{num_masks}}}}}\n{{instructions}}") if num_masks else SlidingWindow()
+
+
 def programs(
     options: argparse.Namespace, train: Sequence[dspy.Example], seed: int
 ) -> Iterator[tuple[str, dspy.Predict]]:
@@ -137,7 +142,7 @@ def programs(
         budget=options.budget,
         threads=options.threads,
         folder=options.resume,
-        masking=Template(f"{{{{mask:{options.mask}}}}}\n{{instructions}}") if options.mask else SlidingWindow(),
+        masking=masking(options.mask),
     )
     if options.in_context:
         shown = program.deepcopy()
@@ -184,7 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--lm", default="embedded", help="'embedded', or a model's name")
     parser.add_argument("--api-base", help="of the vLLM server that holds the LM")
     parser.add_argument("--limit", type=int, help="problems to measure on (all 1,319)")
-    parser.add_argument("--mask", type=int, default=128, help="masks before the instructions; 0: windows of them")
+    parser.add_argument("--mask", type=int, default=128, help="masks before the instructions")
     parser.add_argument("--in-context", action="store_true", help="also with the shots in the prompt")
     add_arguments(parser)
     options = parser.parse_args(arguments)

@@ -2,12 +2,12 @@
 
     python -m benchmarks.perplexity --data FILE --models PUBLIC RO FS FS+RO --json FILE
 
-Each record is laid out in a judge's template; the tokens of that prompt are masked at random and scored given the
-others. The paper does not say which tokens it scores, nor how often it draws; here all tokens of the prompt are
-scored (--scored reply: the reply that gives people's score, after the prompt), --samples times. `log_linear` is
-the paper's estimator (App. B), `exact_count` has the same expectation and varies less. Perplexity is
-exp(nats / tokens) over all records; intervals are 95 %, over articles. A record that is longer than a model's
-context is left out, and counted; --words cuts articles.
+Each record is laid out in a judge's template; the tokens of that prompt are masked at random and scored given
+the others. The paper does not say which tokens it scores, nor how often it draws; here all tokens of the
+prompt are scored (--scored reply: the reply that gives people's score, after the prompt), --samples times.
+`log_linear` is the paper's estimator (App. B), `exact_count` has the same expectation and varies less.
+Perplexity is exp(nats / tokens) over all records; intervals are 95 %, over articles. A record that is longer
+than a model's context is left out, and counted; --words cuts articles.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def measured(model: TextModel, name: str, kind: str, options: argparse.Namespace
     )
     sums: dict[str, np.ndarray] = {}
     for (article, _), one in zip(fitting, estimates, strict=True):
-        sums[article] = sums.get(article, np.zeros(2)) + (one.nelbo, one.num_tokens)
+        sums[article] = sums.get(article, np.zeros(2)) + np.array([one.nelbo, one.num_tokens])
     return {**row, **interval(np.array(list(sums.values())), options.resamples)}
 
 

@@ -3,8 +3,9 @@
     python -m benchmarks.transfer --models PUBLIC RO FS FS+RO --json FILE
 
 Each diffusion LM infills the judge's prompt for itself, as infiller and as judge (Sec. 5.2); then every model
-judges the same records with every prompt, its own and the others'. Records, split, shots and target are those of
-`benchmarks.summeval`, whose options are these as well. With --resume FOLDER a run that was cut short goes on.
+judges the same records with every prompt, its own and the others'. Records, split, shots and target are those
+of `benchmarks.summeval`, whose options are these as well. With --resume FOLDER a run that was cut short goes
+on from its journals.
 """
 
 from __future__ import annotations
@@ -48,9 +49,7 @@ def infilled(options: argparse.Namespace, name: str, shots: Sequence[dspy.Exampl
         **{**vars(options), "infiller": name, "methods": ["baseline", "infill"], "resume": folder}
     )
     with dspy.context(lm=judge_of(name, options.tokens)):
-        return {
-            name if method == "infill" else "nobody": judge for method, judge in judges(own, shots, seed)
-        }
+        return {name if method == "infill" else "nobody": judge for method, judge in judges(own, shots, seed)}
 
 
 def run(options: argparse.Namespace) -> Results:

@@ -7,7 +7,6 @@ import pytest
 
 import dspy_diffusion_infill
 
-
 NEEDS = {"DiffusionLM": "torch", "align_judge": "scipy"}
 """Names that want more than the plain package."""
 

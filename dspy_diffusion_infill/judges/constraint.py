@@ -14,7 +14,7 @@ MAX_SPAN = 100
 
 
 def reply_pattern(scale: Scale, form: Form) -> str:
-    r"""A regular expression for the replies that `read_reply` reads: feedback if the form has it, then a score.
+    r"""A regular expression for replies that `read_reply` reads: feedback if the form has it, then a score.
 
     Scores may have two decimals. Feedback may not hold an opening bracket, so that there is one `[RESULT]`.
 
@@ -28,7 +28,8 @@ def reply_pattern(scale: Scale, form: Form) -> str:
     lowest, highest = int(scale.lowest), int(scale.highest)
     if (lowest, highest) != (scale.lowest, scale.highest) or lowest < 0 or highest - lowest > MAX_SPAN:
         raise SettingsError(
-            f"constrained needs a scale between whole numbers from 0 on, at most {MAX_SPAN} apart; got {scale}."
+            f"constrained needs a scale between whole numbers from 0 on, at most {MAX_SPAN} apart; "
+            f"got {scale}."
         )
     whole = "|".join(map(str, range(lowest, highest)))
     number = rf"(({whole})(\.[0-9]{{1,2}})?|{highest})"

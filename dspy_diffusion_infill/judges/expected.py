@@ -69,7 +69,8 @@ def expected_score(tokens: Sequence[Token], scale: Scale, form: Form) -> float:
 
     Example:
         >>> half = math.log(0.5)
-        >>> expected_score([Token("[RESULT] ", {}), Token("4", {"4": half, "5": half})], Scale(1, 5), "result")
+        >>> tokens = [Token("[RESULT] ", {}), Token("4", {"4": half, "5": half})]
+        >>> expected_score(tokens, Scale(1, 5), "result")
         4.5
     """
     place = score_start("".join(token.text for token in tokens), form)

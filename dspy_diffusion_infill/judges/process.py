@@ -23,7 +23,8 @@ SHOWN_LINES = 20
 class ServerProcess:
     """Runs one command, again if need be, in a process group of its own, which ends as a whole.
 
-    Ctrl-C in a terminal does not reach that group: `stop` ends it, for good, and must be called whatever happens.
+    Ctrl-C in a terminal does not reach that group: `stop` ends it, for good, and must be called whatever
+    happens.
 
     Args:
         command: What to run.

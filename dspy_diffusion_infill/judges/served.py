@@ -42,8 +42,8 @@ class _WaitingLM(dspy.LM):
 class ServedLM(_WaitingLM):
     """A model on a judge's server. While that is away, calls wait for it, and are then made again.
 
-    DSPy's cache knows a model by its name and the options of a call, not by its address. `identity`, which goes
-    along as OpenAI's `user` and means nothing to vLLM, keeps the answers of two models with one name apart.
+    DSPy's cache knows a model by its name and the options of a call, not by its address. `identity`, an
+    option (OpenAI's `user`) that means nothing to vLLM, keeps the answers of two models of one name apart.
 
     Args:
         model: As the server names it.

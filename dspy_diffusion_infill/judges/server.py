@@ -83,7 +83,7 @@ class JudgeServer:
         """Pause, then wait while the server is away; one that died here is started anew.
 
         Raises:
-            JudgeUnavailableError: If it stays away for `timeout_s`, or has died more often than `max_restarts`.
+            JudgeUnavailableError: If it stays away for `timeout_s`, or died more often than `max_restarts`.
         """
         self._closed.wait(pause_s)
         with self._lock:  # one caller waits or restarts, the others wait for it
@@ -108,7 +108,7 @@ class JudgeServer:
             self.wait_until_back()
 
     def sleep(self, level: int = 1) -> None:
-        """Free the GPU: level 1 keeps the weights in main memory, level 2 drops them. Needs `--enable-sleep-mode`.
+        """Free the GPU: level 1 keeps the weights in main memory, level 2 drops them.
 
         Raises:
             SettingsError: If the server has no sleep mode.
@@ -165,8 +165,8 @@ class JudgeServer:
             raise JudgeUnavailableError(f"No judge answers at {self.root}{path}: {error}") from error
         if answer.status_code == httpx.codes.NOT_FOUND:
             raise SettingsError(
-                f"The judge's server must offer {path.partition('?')[0]}; got 404. For sleep mode start it with "
-                "--enable-sleep-mode and VLLM_SERVER_DEV_MODE=1."
+                f"The judge's server must offer {path.partition('?')[0]}; got 404. For sleep mode start it "
+                "with --enable-sleep-mode and VLLM_SERVER_DEV_MODE=1."
             )
         if answer.is_error:
             raise JudgeUnavailableError(f"{self.root}{path} answers {answer.status_code}: {answer.text}")

@@ -47,9 +47,9 @@ def serve_judge(
         model: A hub id or a folder; with `url`, the name that the server knows it by.
         url: Of a server that runs already, with or without `/v1`; it is waited for, never started or ended.
         python: The Python of the environment that vLLM is installed in.
-        conversation: Name of a form in `assets/judges.toml`: its decoding, and the chat template that the model
-            was trained with, unless `flags` name a `--chat-template`. The template of `v2` also takes system
-            messages, which Mistral's own refuses. `plain` leaves the model its own template.
+        conversation: Name of a form in `assets/judges.toml`: its decoding, and the chat template that the
+            model was trained with, unless `flags` name a `--chat-template`. The template of `v2` also takes
+            system messages, which Mistral's own refuses. `plain` leaves the model its own template.
         tensor_parallel_size: GPUs that share the model.
         flags: Any others of vLLM, such as `("--data-parallel-size", "2")`.
         env: Variables added to the server's environment.
@@ -65,12 +65,14 @@ def serve_judge(
         The judge, decoding as its authors do; `lm.server` can `sleep` and `wake`.
 
     Raises:
-        SettingsError: If an argument breaks its rule, vLLM is not installed there, or the server at `url` does
-            not hold the model.
-        JudgeUnavailableError: If the server does not start, with the last lines of its log; or none is at `url`.
+        SettingsError: If an argument breaks its rule, vLLM is not installed there, or the server at `url`
+            does not hold the model.
+        JudgeUnavailableError: If the server does not start, with the last lines of its log; or if none is at
+            `url`.
 
     Example:
-        >>> with serve_judge("prometheus-eval/prometheus-7b-v2.0", tensor_parallel_size=2) as lm:  # doctest: +SKIP
+        >>> model = "prometheus-eval/prometheus-7b-v2.0"
+        >>> with serve_judge(model, tensor_parallel_size=2) as lm:  # doctest: +SKIP
         ...     lm("Is it raining?")
     """
     name, form = os.fspath(model), templates.conversation(conversation)

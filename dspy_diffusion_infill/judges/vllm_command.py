@@ -27,6 +27,10 @@ import importlib.metadata, json
 names = {each.metadata["Name"]: each.version for each in importlib.metadata.distributions()}
 print(json.dumps({name: names[name] for name in names if name and name.lower().startswith("vllm")}))
 """
+ADVICE = (
+    "Make one with python -m venv vllm-env && vllm-env/bin/pip install vllm, and give python="
+    "'vllm-env/bin/python'."
+)
 PORTS = range(20_000, 30_000)
 
 
@@ -118,14 +122,13 @@ def runs_on_cpu(python: str) -> bool:
     Raises:
         SettingsError: If there is no such Python, or no vLLM.
     """
-    advice = "Make one: python -m venv vllm-env && vllm-env/bin/pip install vllm, then python='vllm-env/bin/python'."
     try:
         answer = subprocess.run([python, "-c", FIND_VLLM], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        raise SettingsError(f"python must be one that runs; got {python!r}: {error}. {advice}") from error
+        raise SettingsError(f"python must be one that runs; got {python!r}: {error}. {ADVICE}") from error
     found: dict[str, str] = json.loads(answer.stdout)
     if not found:
-        raise SettingsError(f"python must be of an environment with vLLM; got {python!r}. {advice}")
+        raise SettingsError(f"python must be of an environment with vLLM; got {python!r}. {ADVICE}")
     return any("cpu" in name.lower() or "+cpu" in version for name, version in found.items())
 
 

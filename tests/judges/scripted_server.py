@@ -1,4 +1,4 @@
-"""A server that speaks as much of vLLM's interface as judges use, from a script; also run as if it were vLLM."""
+"""A server that speaks as much of vLLM's interface as judges use, from a script; also run as if vLLM."""
 
 from __future__ import annotations
 
@@ -104,10 +104,11 @@ def main() -> None:
     """
     arguments = sys.argv[1:]
     if arguments[0] == "-c":
-        print('{"vllm": "0.0"}')
+        sys.stdout.write('{"vllm": "0.0"}')
         return
     options = dict(zip(arguments[2::2], arguments[3::2], strict=True))
-    print("loading", options["--model"], flush=True)
+    sys.stdout.write(f"loading {options['--model']}\n")
+    sys.stdout.flush()
     if options.get("--die") == "start":
         sys.exit("no such weights")
     if os.fork() == 0:  # an engine, which outlives its server unless it is ended

@@ -31,7 +31,9 @@ def test_what_is_off_the_scale_or_no_single_digit_does_not_count():
 
 def test_a_token_may_hold_what_stands_before_the_score():
     glued = Token("] 4", {"] 4": math.log(0.5), "] 2": math.log(0.25), "]": math.log(0.25), " 3": -9.0})
-    assert expected_score([token("[RESULT"), glued], FIVE, "result") == pytest.approx((2 + 0.5) / 0.75, abs=1e-3)
+    assert expected_score([token("[RESULT"), glued], FIVE, "result") == pytest.approx(
+        (2 + 0.5) / 0.75, abs=1e-3
+    )
 
 
 def test_the_score_of_other_forms_is_found():

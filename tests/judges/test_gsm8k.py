@@ -1,4 +1,4 @@
-"""`benchmarks.gsm8k`: right is the last number; masks before the instructions are filled, and stay if they help."""
+"""`benchmarks.gsm8k`: the last number decides; masks before the instructions are filled; help keeps them."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,11 @@ from tests.doubles import ScriptedInfiller, rule_lm
 
 def problems(count: int) -> str:
     rows = (
-        {"question": f"What is {n} + 1?", "answer": f"It is <<{n}+1={n + 1}>>.\n#### {n + 1}", "final_answer": str(n + 1)}
+        {
+            "question": f"What is {n} + 1?",
+            "answer": f"It is <<{n}+1={n + 1}>>.\n#### {n + 1}",
+            "final_answer": str(n + 1),
+        }
         for n in range(count)
     )
     return "".join(json.dumps(row) + "\n" for row in rows)
@@ -24,7 +28,17 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
 
     def run(lm, *more: object) -> tuple[list[dict], str]:
         monkeypatch.setattr(gsm8k, "lm_of", lambda *names, **settings: lm)
-        arguments = ["--data", tmp_path, "--shots", 4, "--threads", 1, "--json", tmp_path / "found.json", *more]
+        arguments = [
+            "--data",
+            tmp_path,
+            "--shots",
+            4,
+            "--threads",
+            1,
+            "--json",
+            tmp_path / "found.json",
+            *more,
+        ]
         gsm8k.main([str(argument) for argument in arguments])
         return json.loads((tmp_path / "found.json").read_text())["rows"], capsys.readouterr().out
 

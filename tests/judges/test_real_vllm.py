@@ -1,4 +1,4 @@
-"""Judges on a real vLLM server, on a CPU: a tiny Mistral with random weights, so that only the plumbing counts.
+"""Judges on a real vLLM server, on a CPU: a tiny Mistral with random weights, so only the plumbing counts.
 
 `make vllm` runs these. They share one server; the last test kills it.
 """
@@ -112,7 +112,9 @@ def test_what_is_too_long_for_the_judge_is_unscored(lm: ServedLM):
 
 def test_64_judgements_at_once_outlive_their_server(lm: ServedLM):
     shown = [
-        dspy.Example(response=f"It rains {n} days.", source="It rains. " * 200).with_inputs("response", "source")
+        dspy.Example(response=f"It rains {n} days.", source="It rains. " * 200).with_inputs(
+            "response", "source"
+        )
         for n in range(64)
     ]
     start, first = num_answered(lm), lm.server.process.pid

@@ -40,7 +40,8 @@ def test_every_model_judges_with_every_prompt(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(transfer, "judge_of", lambda name, tokens: lms[name])
     monkeypatch.setattr(tuning, "DiffusionInfill", scripted(tuning.DiffusionInfill, scripts))
     (tmp_path / "summeval.jsonl").write_text(records(60))
-    arguments = ["--models", "one", "two", "--template", "brief", "--shots", 5, "--limit", 10, "--budget", "medium"]
+    arguments = ["--models", "one", "two", "--template", "brief", "--shots", 5, "--limit", 10]
+    arguments += ["--budget", "medium"]
     arguments += ["--data", tmp_path / "summeval.jsonl", "--resamples", 0, "--json", tmp_path / "found.json"]
     transfer.main([str(argument) for argument in arguments])
 

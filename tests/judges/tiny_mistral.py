@@ -11,7 +11,7 @@ from transformers import MistralConfig, MistralForCausalLM, PreTrainedTokenizerF
 SPECIAL = ["<unk>", "<s>", "</s>"]
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 TEXT = [
-    "You are a fair judge assistant tasked with providing clear, objective feedback based on specific criteria.",
+    "You are a fair judge assistant tasked with providing clear, objective feedback based on criteria.",
     "###Task Description: An instruction, a response to evaluate, and a score rubric are given.",
     "Write a detailed feedback that assess the quality of the response strictly based on the score rubric.",
     "Feedback: (write a feedback for criteria) [RESULT] (an integer number between 1 and 5)",
