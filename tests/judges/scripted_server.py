@@ -117,7 +117,7 @@ def main() -> None:
     dies = options.get("--die") == "once" and not mark.exists()
 
     def answer(body: dict[str, Any]) -> Answer:
-        if dies and len(server.bodies) == 20:
+        if dies and len(server.bodies) >= 20:
             mark.touch()
             os._exit(1)
         text = body["messages"][-1]["content"].split("Response to evaluate:\n")[1].split("\n")[0]

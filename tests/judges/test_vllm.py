@@ -176,7 +176,10 @@ def test_64_judgements_outlive_their_server(python: Path, model: Path):
     assert is_gone(before)
 
 
-def test_a_server_that_dies_too_often_is_left_dead(python: Path, model: Path):
+def test_a_server_that_dies_too_often_is_left_dead(
+    python: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("dspy_diffusion_infill.judges.server.WATCH_S", 0.05)
     with serve_judge(model, python=python, max_restarts=1) as lm:
         os.kill(lm.server.process.pid, signal.SIGKILL)
         lm.server.wait_until_back()
