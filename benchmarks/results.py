@@ -2,9 +2,10 @@
 
     python -m benchmarks.results RESULTS --output docs/results.md
 
-RESULTS is a folder of the files that benchmarks write with --json. Each becomes a section: what was run, where,
-its rows as they were printed, and a figure where the rows can be drawn (agreement with people as bars with
-their intervals, accuracy against the length of the prompt as points). Figures go beside the page, in `figures`.
+RESULTS is a folder of the files that benchmarks write with --json. Each becomes a section: what was run,
+where, its rows as they were printed, and a figure where the rows can be drawn (agreement with people as bars
+with their intervals, accuracy against the length of the prompt as points). Figures go beside the page, in
+`figures`.
 """
 
 from __future__ import annotations
