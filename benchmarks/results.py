@@ -117,15 +117,15 @@ def _draw_agreement(axes: Any, rows: Sequence[Row]) -> None:
     ]
     found = [_estimate(row) for row in rows]
     values = [each["value"] for each in found]
-    ends = [[value if each[end] is None else each[end] for each, value in zip(found, values, strict=True)]
-            for end in ("low", "high")]  # fmt: skip
-    spread = [
-        [value - low for value, low in zip(values, ends[0], strict=True)],
-        [high - value for value, high in zip(values, ends[1], strict=True)],
-    ]
-    axes.barh(names, values, xerr=spread, color="0.7")
+    axes.barh(names, values, xerr=list(zip(*map(_reach, found), strict=True)), color="0.7")
     axes.invert_yaxis()
     axes.set_xlabel("Spearman with people, 95 % intervals over documents")
+
+
+def _reach(estimate: Mapping[str, Any]) -> tuple[float, float]:
+    """How far the interval reaches below and above the value; not at all if there is none."""
+    value, low, high = (estimate[name] for name in ("value", "low", "high"))
+    return (0, 0) if low is None or high is None else (value - low, high - value)
 
 
 def _draw_lengths(axes: Any, rows: Sequence[Row]) -> None:
