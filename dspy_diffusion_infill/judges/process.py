@@ -16,6 +16,8 @@ POLL_S = 0.25
 """Between two questions whether the server is ready."""
 GRACE_S = 15.0
 """For a server to end by itself, before it and its children are killed."""
+LEASH = 'exec 3<&0 </dev/null; (cat <&3 >/dev/null; kill -KILL 0) & exec 3<&- "$@"'
+"""For /bin/sh: become the server, beside a process that ends the group when this process is no more."""
 SHOWN_LINES = 20
 """Of the log, when a server dies."""
 
@@ -23,8 +25,8 @@ SHOWN_LINES = 20
 class ServerProcess:
     """Runs one command, again if need be, in a process group of its own, which ends as a whole.
 
-    Ctrl-C in a terminal does not reach that group: `stop` ends it, for good, and must be called whatever
-    happens.
+    Ctrl-C in a terminal does not reach that group: `stop` ends it, for good. If this process is killed before
+    it can, a pipe that closes with it ends the group.
 
     Args:
         command: What to run.
@@ -61,9 +63,9 @@ class ServerProcess:
         self._end()
         with self.log.open("ab") as log:
             self._child = subprocess.Popen(
-                self.command,
+                ["/bin/sh", "-c", LEASH, "sh", *self.command],
                 env=self.env,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -115,6 +117,8 @@ class ServerProcess:
         finally:  # Ctrl-C while waiting leaves nothing behind either
             _kill_group(self._child.pid)
             self._child.wait()
+            if self._child.stdin is not None:
+                self._child.stdin.close()
 
 
 def _kill_group(group: int) -> None:

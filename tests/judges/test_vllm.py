@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -138,6 +139,21 @@ def test_ctrl_c_while_a_server_starts_ends_it(tmp_path: Path):
     with pytest.raises(KeyboardInterrupt):
         server.start(interrupt, timeout_s=60)
     assert is_gone(server.pid)
+
+
+def test_a_server_ends_with_a_process_that_is_killed(tmp_path: Path):
+    code = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from dspy_diffusion_infill.judges.process import ServerProcess\n"
+        "server = ServerProcess(['sleep', '600'], env={}, log=Path(sys.argv[1]))\n"
+        "server.start(lambda: True, timeout_s=60)\n"
+        "sys.stdout.write(str(server.pid)); sys.stdout.flush()\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = [sys.executable, "-c", code, str(tmp_path / "log")]
+    answer = subprocess.run(killed, stdout=subprocess.PIPE, text=True, check=False, cwd=ROOT)
+    assert answer.returncode == -signal.SIGKILL
+    assert is_gone(int(answer.stdout))
 
 
 def test_a_server_that_ignores_its_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
