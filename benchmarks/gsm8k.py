@@ -29,7 +29,7 @@ from benchmarks.report import write_json
 from benchmarks.tuning import Tuning, add_arguments, lm_of, tuned
 from dspy_diffusion_infill.errors import EvaluationError
 from dspy_diffusion_infill.prompts.compact import CompactAdapter
-from dspy_diffusion_infill.prompts.program import instructions_of
+from dspy_diffusion_infill.prompts.program import instructions_of, signature_of
 from dspy_diffusion_infill.prompts.render import active_adapter
 from dspy_diffusion_infill.prompts.templates import Template
 from dspy_diffusion_infill.prompts.windows import SlidingWindow
@@ -90,7 +90,7 @@ def solved(
 
 def num_words(program: dspy.Predict, question: dspy.Example) -> int:
     """Words of a whole prompt: instructions, examples and question, as the LM gets them."""
-    messages = active_adapter().format(program.signature, program.demos, dict(question.inputs()))
+    messages = active_adapter().format(signature_of(program), program.demos, dict(question.inputs()))
     return sum(len(message["content"].split()) for message in messages)
 
 

@@ -17,6 +17,7 @@ from dspy_diffusion_infill.judges.constraint import reply_pattern
 from dspy_diffusion_infill.judges.expected import TOP_TOKENS, check_scale, expected_score, read_tokens
 from dspy_diffusion_infill.judges.parse import Scale
 from dspy_diffusion_infill.judges.templates import Rubric
+from dspy_diffusion_infill.prompts.program import signature_of
 from dspy_diffusion_infill.search.metrics import Verdict
 
 
@@ -139,7 +140,7 @@ class Judge(dspy.Module):
             return expected_score(tokens, self.scale, self.adapter.template.form)
         except Unscored as reason:
             reply = "".join(token.text for token in tokens)
-            raise no_verdict(self.grade.signature, reply, reason) from reason
+            raise no_verdict(signature_of(self.grade), reply, reason) from reason
 
     def _options(self, constrained: bool) -> dict[str, Any]:
         """What a request holds beside the prompt and the LM's own options."""
