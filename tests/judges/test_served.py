@@ -6,7 +6,7 @@ import copy
 import threading
 
 import pytest
-from dspy.utils.exceptions import AdapterParseError
+from dspy.utils.exceptions import AdapterParseError, LMError
 
 from dspy_diffusion_infill.errors import EvaluationError, JudgeUnavailableError, SettingsError
 from dspy_diffusion_infill.judges import served
@@ -79,7 +79,7 @@ def test_a_server_that_tells_no_logprobs_is_an_error_and_no_score():
 
 
 def test_a_reply_whose_tokens_hold_no_score_is_unread():
-    nowhere = {"content": [{"token": "[RESULT] 4", "top_logprobs": []}]}
+    nowhere = {"content": [{"token": "[RESULT] 4", "logprob": 0.0, "top_logprobs": []}]}
     with (
         served_by(lambda body: completion("[RESULT] 4", logprobs=nowhere)) as (_server, lm),
         pytest.raises(AdapterParseError, match="No score is"),
@@ -96,7 +96,7 @@ def test_samples_are_as_many_requests_and_their_scores_are_averaged():
 
 @pytest.mark.parametrize("answer", [completion(), completion(""), completion("4")])
 def test_empty_choices_and_empty_replies_are_no_score(answer):
-    with served_by(lambda body: answer) as (_, lm), pytest.raises(AdapterParseError):
+    with served_by(lambda body: answer) as (_, lm), pytest.raises((AdapterParseError, LMError)):
         judge(lm)(**TEXTS)
 
 

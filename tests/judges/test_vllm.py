@@ -255,7 +255,7 @@ def test_settings_are_checked_before_anything_starts(python: Path):
 
 def test_python_must_be_of_an_environment_with_vllm(python: Path, tmp_path: Path):
     assert not runs_on_cpu(str(python))
-    with pytest.raises(SettingsError, match=r"must be of an environment with vLLM; got .* pip install vllm"):
+    with pytest.raises(SettingsError, match=r"must be of an environment with vLLM; got .*pip install vllm"):
         runs_on_cpu(sys.executable)
     with pytest.raises(SettingsError, match="python must be one that runs; got"):
         runs_on_cpu(str(tmp_path / "nowhere"))
