@@ -179,9 +179,9 @@ def test_long_texts_are_divided_among_requests():
 
 def test_a_server_that_does_not_score_canvases_is_named(server):
     server.scorer = {}
-    with RemoteInfiller(server.url) as remote:
-        with pytest.raises(InfillerUnavailableError, match=r"must score canvases \(/v1/score\); it does not"):
-            remote.nll_per_token([CANVAS], [["x"]])
+    message = r"must score canvases \(/v1/score\); it does not"
+    with RemoteInfiller(server.url) as remote, pytest.raises(InfillerUnavailableError, match=message):
+        remote.nll_per_token([CANVAS], [["x"]])
     assert "/v1/score" not in {path for path, _ in server.requests}
 
 
@@ -192,7 +192,9 @@ def test_bodies_are_no_longer_than_the_server_takes():
     assert all(len(json.dumps(body)) < 25_000 for body in parts)
 
 
-@pytest.mark.parametrize("fault", [None, (429, {"Retry-After": "3"}, "{}"), (503, {}, "{}")])
+@pytest.mark.parametrize(
+    "fault", [None, (429, {"Retry-After": "3"}, "{}"), (503, {}, "{}"), (500, {}, "lost"), (502, {}, "")]
+)
 def test_a_busy_server_is_asked_again(server, waits, fault):
     with RemoteInfiller(server.url) as remote:
         server.broken = [fault] * 3
@@ -226,7 +228,12 @@ def test_many_threads_may_ask_at_once(server):
 @pytest.mark.parametrize(
     ("broken", "error", "message"),
     [
-        ((500, {}, "oops"), InfillerUnavailableError, r"/v1/infill sends no JSON \(status 500\)"),
+        ((404, {}, "oops"), InfillerUnavailableError, r"/v1/infill sends no JSON \(status 404\)"),
+        (
+            (500, {"Content-Type": "application/json"}, '{"error": {"message": "oops"}}'),
+            InfillerUnavailableError,
+            "500, oops",
+        ),
         ((200, {}, "<html>"), InfillerUnavailableError, "/v1/infill sends no JSON"),
         ((200, {}, "{}"), InfillerUnavailableError, "is no infiller: its answer lacks 'fillings'"),
         ((200, {}, "[]"), InfillerUnavailableError, "is no infiller: its answer lacks 'fillings'"),

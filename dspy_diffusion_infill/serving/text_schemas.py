@@ -36,7 +36,7 @@ class FilledCanvas(CanvasBody):
 
 
 class ScoreRequest(Body):
-    """Texts whose likelihood is wanted: by themselves and as responses, or in the masked parts of canvases."""
+    """Texts whose likelihood is wanted: alone, as responses, or in the masked parts of canvases."""
 
     model: str | None = None
     inputs: Annotated[list[ScoreInput], Field(min_length=1, max_length=MAX_CANVASES)] | None = None
