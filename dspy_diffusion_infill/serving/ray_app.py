@@ -95,6 +95,8 @@ def read_settings(arguments: Mapping[str, Any]) -> Settings:
     Raises:
         SettingsError: If one breaks its rule, or is not known.
     """
+    if "api_key" in arguments:
+        raise SettingsError(f"A key must be in {KEY_VARIABLE}, not among the arguments, which Ray shows.")
     try:
         settings = Settings.model_validate(dict(arguments))
     except ValidationError as error:
