@@ -80,7 +80,7 @@ class RemoteInfiller:
         card = next(iter(self._read(self._ask("GET", "/v1/models"), "data", list)), None)
         self._model, self._limits = self._read(card, "fingerprint", str), self._read(card, "limits", dict)
         self._context_length = self._read(card, "context_length", int)
-        self._scores = card.get("scorer", False)
+        self._scores = bool(card and card.get("scorer"))
         settled = self._read(card, "cache", str) if denoising.cache == "auto" else denoising.cache
         self.denoising = replace(denoising, cache=settled)
 

@@ -78,7 +78,7 @@ class ScoreAnswer(Body):
     model: str
     scores: list[ScoreBody] | None = None
     nll_per_token: list[float] | None = Field(
-        None, description="Of each canvas's texts, all their tokens masked at once; in nats."
+        default=None, description="Of each canvas's texts, all their tokens masked at once; in nats."
     )
     usage: Usage
 
@@ -103,4 +103,6 @@ class TokenizeAnswer(Body):
 
     num_tokens: int
     ids: list[int] | None = None
-    offsets: list[tuple[int, int]] | None = Field(None, description="Characters (start, end) of each token.")
+    offsets: list[tuple[int, int]] | None = Field(
+        default=None, description="Characters (start, end) of each token."
+    )
