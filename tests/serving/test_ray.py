@@ -1,4 +1,4 @@
-"""Two replicas of the embedded model on a real Ray, on CPUs; `make ray` runs these. The last one stops them."""
+"""Two replicas of the embedded model on a real Ray, on CPUs; one is killed. Run by `make ray`."""
 
 from __future__ import annotations
 
@@ -71,12 +71,7 @@ class Cluster:
         self.log = folder / "log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", code],
-                cwd=folder,
-                env=env,
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
+                [sys.executable, "-c", code], cwd=folder, env=env, stdout=log, stderr=log
             )
 
     def replicas(self) -> list[psutil.Process]:
@@ -95,11 +90,6 @@ class Cluster:
             if each["route"] == "/v1/infill" and each["status"] == "200" and value
         }
 
-    def stop(self) -> None:
-        """Take the application off the cluster."""
-        assert self.process.stdin
-        self.process.stdin.close()
-
     def ready(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()
         try:
@@ -109,15 +99,13 @@ class Cluster:
 
 
 STARTED = """
-import sys, threading, ray
+import threading, ray
 from ray import serve
 from dspy_diffusion_infill.serving.ray_app import app
 
 ray.init(num_cpus=4, include_dashboard=False, _metrics_export_port={metrics}, object_store_memory=10**8)
 serve.start(http_options={{"port": {port}}})
-serve.run(app({{"model": "embedded", "device": "cpu", "replicas": "2", "drain_seconds": 200}}))
-sys.stdin.read()
-serve.delete("default")
+serve.run(app({{"model": "embedded", "device": "cpu", "replicas": "2"}}))
 threading.Event().wait()
 """
 
@@ -184,18 +172,3 @@ def test_a_replica_killed_under_load_loses_no_request(cluster: Cluster):
     assert found == expected
     assert first == expected[:16]
     wait_for(lambda: len(cluster.replicas()) == 2, "a replica in the place of the one that was killed")
-
-
-def test_a_replica_that_is_stopped_finishes_what_it_has(cluster: Cluster):
-    long = Canvas((Message("system", ("Rate the text from", Masked(300), ".")),))
-    with (
-        RemoteInfiller(cluster.url, api_key=KEY, denoising=HOW, retries=0) as there,
-        ThreadPoolExecutor(1) as pool,
-    ):
-        answer = pool.submit(there.infill, [long], num_candidates=4, seed=0)
-        time.sleep(1)
-        assert not answer.done()
-        cluster.stop()
-        ((*fillings,),) = answer.result(PATIENCE_S)
-    assert [len(one.confidences[0]) for one in fillings] == [300] * 4
-    wait_for(lambda: not cluster.replicas(), "the end of the replicas")
