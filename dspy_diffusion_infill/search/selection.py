@@ -49,7 +49,7 @@ class Selection:
     screen: float = 1.0
     """Share of the fillings that are scored by running the program. Below 1 the infiller says first how much
     likelier each makes the reference outputs than what is there, and the best share goes on: of all fillings
-    so far, so that a poor window may get none. Needs a model in this process (`Scorer`)."""
+    so far, so that a poor window may get none. Needs an infiller that is a `Scorer`."""
     repeats: int = 1
     """Runs of every program on every example; for a task LM that answers at a temperature above 0. A winner
     must then gain more than `repeats.noise_floor`, measured on how its scores and those of what was there

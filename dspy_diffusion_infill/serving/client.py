@@ -29,7 +29,7 @@ KEEP_ALIVE_S = 3.0
 
 
 class RemoteInfiller:
-    """Fills canvases on a server (`diffusion-infill serve`); an `Infiller`, for many threads at once.
+    """Fills canvases on a server (`diffusion-infill serve`); an `Infiller` and a `Scorer`, for many threads.
 
     The server is asked once at construction, without a second try. Later requests are tried again, with
     pauses, when the server is busy (429, 503) or the connection fails; what is too large for one request is
@@ -80,6 +80,7 @@ class RemoteInfiller:
         card = next(iter(self._read(self._ask("GET", "/v1/models"), "data", list)), None)
         self._model, self._limits = self._read(card, "fingerprint", str), self._read(card, "limits", dict)
         self._context_length = self._read(card, "context_length", int)
+        self._scores = bool(card and card.get("scorer"))
         settled = self._read(card, "cache", str) if denoising.cache == "auto" else denoising.cache
         self.denoising = replace(denoising, cache=settled)
 
@@ -148,6 +149,23 @@ class RemoteInfiller:
         found: dict[int, list[Filling]] = {}
         for (members, _), answer in zip(parts, answers, strict=True):
             found.update(zip(members, self._fillings(answer, len(members)), strict=True))
+        return [found[index] for index in range(len(canvases))]
+
+    def nll_per_token(self, canvases: Sequence[Canvas], texts: Sequence[Sequence[str]]) -> list[float]:
+        """Negative log-likelihood of texts in the masked parts of canvases, in nats per token; see `Scorer`.
+
+        Raises:
+            CanvasError: If the server cannot lay a canvas out with its texts.
+            InfillerUnavailableError: If it does not answer, or does not score canvases.
+        """
+        if not self._scores:
+            raise InfillerUnavailableError(
+                f"{self.url} must score canvases (/v1/score); it does not. Serve the model with this version."
+            )
+        found: dict[int, float] = {}
+        for members, part in requests_for(canvases, 1, self._limits, texts):
+            answer = self._ask("POST", "/v1/score", {**part, "user": self._user})
+            found.update(zip(members, self._read(answer, "nll_per_token", list), strict=True))
         return [found[index] for index in range(len(canvases))]
 
     def _body(self, part: Json, num_candidates: int, seed: int) -> Json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -40,6 +41,13 @@ class Metrics:
         self.room = Gauge(f"{prefix}_room_tokens", "Tokens taken on at a time, at most.", registry=registry)
         self.row_passes = Counter(f"{prefix}_row_passes", "Rows that took a step.", registry=registry)
         self.out_of_memory = Counter(f"{prefix}_out_of_memory", "Batches given up.", registry=registry)
+
+    def samples(self) -> Iterator[tuple[str, dict[str, str], float]]:
+        """Every number, with its name and labels."""
+        for family in self._registry.collect():
+            for sample in family.samples:
+                if not sample.name.endswith("_created"):
+                    yield sample.name, sample.labels, sample.value
 
     def text(self) -> bytes:
         """Everything, as Prometheus reads it."""

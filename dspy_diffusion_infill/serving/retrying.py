@@ -11,6 +11,8 @@ import httpx
 
 WORTH_IT = (429, 503)
 """Statuses of a server that is busy, or about to be replaced."""
+LOST = (500, 502)
+"""Statuses of a proxy that lost the server behind it, such as a replica that was killed."""
 MAX_WAIT_S = 30.0
 
 
@@ -36,5 +38,15 @@ def seconds_to_wait(attempt: int, answer: httpx.Response | None) -> float:
 
 
 def worth_another_try(answer: httpx.Response) -> bool:
-    """Whether the same request may be answered later."""
-    return answer.status_code in WORTH_IT
+    """Whether the same request may be answered later.
+
+    The server's own word is JSON: what it says went wrong would go wrong again.
+
+    Example:
+        >>> worth_another_try(httpx.Response(500, text="Internal Server Error"))
+        True
+        >>> worth_another_try(httpx.Response(500, json={"error": {"message": "The server failed."}}))
+        False
+    """
+    own = answer.headers.get("content-type", "").startswith("application/json")
+    return answer.status_code in WORTH_IT or (answer.status_code in LOST and not own)

@@ -144,5 +144,6 @@ class Routes:
             "fingerprint": self._service.model.name,
             "context_length": self._service.model.context_length,
             "cache": self._service.cache,
+            "scorer": True,
             "limits": {**asdict(self._limits), "canvases": MAX_CANVASES, "n": MAX_CANDIDATES},
         }

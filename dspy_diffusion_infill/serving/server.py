@@ -49,6 +49,7 @@ def create_app(
     keys: Sequence[str] = (),
     limits: Limits = Limits(),  # noqa: B008  (frozen)
     max_tokens: int | None = None,
+    metrics: Metrics | None = None,
 ) -> FastAPI:
     """The application that serves a model.
 
@@ -58,12 +59,13 @@ def create_app(
         keys: One of which every request must carry; none: only requests to a loopback host are answered.
         limits: What is taken on.
         max_tokens: In work at a time; None: by the device.
+        metrics: That count; None: new ones.
 
     Example:
         >>> app = create_app(load("embedded"), name="embedded")  # doctest: +SKIP
         >>> uvicorn.run(app, http=PunctualProtocol)  # doctest: +SKIP
     """
-    metrics = Metrics()
+    metrics = metrics or Metrics()
     scheduler = Scheduler(model, metrics, max_tokens)
     asking = Asking(Desk(limits, metrics), limits, metrics)
     service = Service(model, name, scheduler, limits, metrics)

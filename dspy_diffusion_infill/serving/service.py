@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import TypeVar
 
 from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
-from dspy_diffusion_infill.engine.likelihood import Target, nelbo_steps, response_target
+from dspy_diffusion_infill.engine.likelihood import (
+    Target,
+    masked_nll_steps,
+    nelbo_steps,
+    response_target,
+)
 from dspy_diffusion_infill.engine.model import TextModel
 from dspy_diffusion_infill.errors import RefusedError
 from dspy_diffusion_infill.prompts.canvas import Canvas, Denoising, Filling, Masked
@@ -18,9 +24,11 @@ from dspy_diffusion_infill.serving.schemas import (
     FillingBody,
     InfillAnswer,
     InfillRequest,
+    TextMessage,
     Usage,
 )
 from dspy_diffusion_infill.serving.text_schemas import (
+    FilledCanvas,
     ScoreAnswer,
     ScoreBody,
     ScoreInput,
@@ -29,6 +37,8 @@ from dspy_diffusion_infill.serving.text_schemas import (
     TokenizeRequest,
 )
 from dspy_diffusion_infill.serving.work import Ticket
+
+Result = TypeVar("Result")
 
 
 class Service:
@@ -86,7 +96,9 @@ class Service:
             CanvasError: If one is longer than the context.
             SettingsError: If one has nothing to score.
         """
-        targets = [self._target(each) for each in request.inputs]
+        if request.canvases is not None:
+            return self._score_canvases(request.canvases, request.context, ticket)
+        targets = [self._target(each) for each in request.inputs or ()]
         steps = nelbo_steps(
             self.model,
             targets,
@@ -94,10 +106,23 @@ class Service:
             estimator=request.estimator,
             seed=request.seed,
         )
-        cost = float(sum(len(target.ids) for target in targets))
-        found = self._scheduler.run_steps(ticket, steps, cost)
-        usage = self.used(sum(len(target.ids) for target in targets), 0)
+        found, usage = self._scored(ticket, targets, steps)
         return ScoreAnswer(model=self.name, scores=[ScoreBody.of(each) for each in found], usage=usage)
+
+    def _score_canvases(
+        self, canvases: Sequence[FilledCanvas], context: list[TextMessage], ticket: Ticket
+    ) -> ScoreAnswer:
+        """As `DiffusionInfiller.nll_per_token`."""
+        targets = [self._infiller.target(canvas.read(context), canvas.texts) for canvas in canvases]
+        found, usage = self._scored(ticket, targets, masked_nll_steps(self.model, targets))
+        return ScoreAnswer(model=self.name, nll_per_token=found, usage=usage)
+
+    def _scored(
+        self, ticket: Ticket, targets: Sequence[Target], steps: Generator[None, None, Result]
+    ) -> tuple[Result, Usage]:
+        num_tokens = sum(len(target.ids) for target in targets)
+        found = self._scheduler.run_steps(ticket, steps, float(num_tokens))
+        return found, self.used(num_tokens, 0)
 
     def tokenize(self, request: TokenizeRequest) -> TokenizeAnswer:
         """Divide a text into tokens, or count those of a canvas.

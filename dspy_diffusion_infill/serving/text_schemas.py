@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from dspy_diffusion_infill.engine.likelihood import Estimate, Estimator
-from dspy_diffusion_infill.serving.limits import MAX_CANVASES, MAX_SCORE_SAMPLES
+from dspy_diffusion_infill.serving.limits import MAX_CANVASES, MAX_PARTS, MAX_SCORE_SAMPLES
 from dspy_diffusion_infill.serving.schemas import Body, CanvasBody, Conversation, Seed, Usage
 
 
@@ -27,15 +27,31 @@ class ScoreInput(Body):
         return self
 
 
+class FilledCanvas(CanvasBody):
+    """A canvas, and a text for each of its masked parts."""
+
+    texts: Annotated[list[str], Field(min_length=1, max_length=MAX_PARTS)] = Field(
+        description="In reading order; their own tokens count, not the masks."
+    )
+
+
 class ScoreRequest(Body):
-    """Texts whose likelihood is wanted."""
+    """Texts whose likelihood is wanted: alone, as responses, or in the masked parts of canvases."""
 
     model: str | None = None
-    inputs: Annotated[list[ScoreInput], Field(min_length=1, max_length=MAX_CANVASES)]
+    inputs: Annotated[list[ScoreInput], Field(min_length=1, max_length=MAX_CANVASES)] | None = None
+    canvases: Annotated[list[FilledCanvas], Field(min_length=1, max_length=MAX_CANVASES)] | None = None
+    context: Conversation = Field([], description="Turns that follow every canvas.")
     num_samples: int = Field(32, ge=2, le=MAX_SCORE_SAMPLES, description="Draws of the estimate.")
     estimator: Estimator = "exact_count"
     seed: Seed = 0
     user: str | None = Field(None, max_length=256)
+
+    @model_validator(mode="after")
+    def one_of_two(self) -> ScoreRequest:
+        if (self.inputs is None) == (self.canvases is None) or (self.inputs is not None and self.context):
+            raise ValueError("give either inputs, or canvases with or without context")
+        return self
 
 
 class ScoreBody(Body):
@@ -57,10 +73,13 @@ class ScoreBody(Body):
 
 
 class ScoreAnswer(Body):
-    """For each input, in the order asked."""
+    """For each input, or for each canvas, in the order asked."""
 
     model: str
-    scores: list[ScoreBody]
+    scores: list[ScoreBody] | None = None
+    nll_per_token: list[float] | None = Field(
+        default=None, description="Of each canvas's texts, all their tokens masked at once; in nats."
+    )
     usage: Usage
 
 
@@ -84,4 +103,6 @@ class TokenizeAnswer(Body):
 
     num_tokens: int
     ids: list[int] | None = None
-    offsets: list[tuple[int, int]] | None = Field(None, description="Characters (start, end) of each token.")
+    offsets: list[tuple[int, int]] | None = Field(
+        default=None, description="Characters (start, end) of each token."
+    )

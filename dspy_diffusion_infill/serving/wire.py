@@ -55,14 +55,18 @@ def filling_from_json(filling: Mapping[str, Any]) -> Filling:
 
 
 def requests_for(
-    canvases: Sequence[Canvas], num_candidates: int, limits: Mapping[str, float]
+    canvases: Sequence[Canvas],
+    num_candidates: int,
+    limits: Mapping[str, float],
+    texts: Sequence[Sequence[str]] | None = None,
 ) -> Iterator[tuple[list[int], dict[str, Any]]]:
     """Divide canvases among requests: one context each, and no larger than a server takes.
 
     Args:
-        canvases: To be filled.
+        canvases: To be filled, or scored.
         num_candidates: Fillings of each.
         limits: The server's: canvases, new_tokens and body_bytes of a request.
+        texts: In the masked parts of each canvas, where they are to be scored.
 
     Returns:
         Indices of the canvases of each request, and its `canvases` and `context`.
@@ -73,6 +77,8 @@ def requests_for(
     for context, members in sharing.items():
         turns = context_to_json(context)
         written = {index: canvas_to_json(canvases[index]) for index in members}
+        if texts is not None:
+            written = {index: {**canvas, "texts": list(texts[index])} for index, canvas in written.items()}
         sizes = {
             index: (num_candidates * _num_masks(canvases[index]), _size(written[index])) for index in members
         }

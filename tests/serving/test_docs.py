@@ -16,7 +16,7 @@ BLOCKS = re.findall(r"^```(python|sh)\n(.*?)^```", TEXT, re.DOTALL | re.MULTILIN
 
 def test_the_page_has_examples_of_both_kinds():
     assert {kind for kind, _ in BLOCKS} == {"python", "sh"}
-    assert len(BLOCKS) == 5
+    assert len(BLOCKS) == 6
 
 
 @pytest.mark.parametrize(("kind", "block"), BLOCKS, ids=[f"{kind}{n}" for n, (kind, _) in enumerate(BLOCKS)])
