@@ -1,6 +1,5 @@
 """Every page's Python runs as it is written, from top to bottom, in an empty folder."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +29,13 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=lambda page: page.name)
 def test_a_pages_python_runs(page: Path):
     run(page, {"__name__": "__main__"})
+
+
+def test_the_notebook_is_the_tutorial():
+    tutorial, notebook = (DOCS / "tutorials" / f"first-optimization.{kind}" for kind in ("md", "ipynb"))
+    cells = [block.code.strip() for block in blocks(notebook, "python")]
+    assert cells == [block.code.strip() for block in blocks(tutorial, "python")]
+    assert len(cells) == 5
 
 
 def test_every_page_whose_python_runs_elsewhere_is_there():
@@ -91,4 +97,3 @@ def test_the_api_reference_has_every_public_name():
     text = (DOCS / "reference" / "api.md").read_text(encoding="utf-8")
     listed = {line.rsplit(".", 1)[-1] for line in text.splitlines() if line.startswith("::: ")}
     assert set(__all__) - {"__version__"} <= listed
-    assert "dspy_diffusion_infill" in sys.modules

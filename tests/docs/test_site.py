@@ -53,7 +53,8 @@ def test_no_page_fetches_anything_from_elsewhere(site: Path):
         assert not [address for address in Fetches(text).found if is_outside(address)], page
         assert 'class="mermaid"' not in text  # would be drawn by a script from elsewhere
     for sheet in site.rglob("*.css"):
-        assert not re.search(r"(url\(|@import)\s*['\"]?(https?:)?//", sheet.read_text(encoding="utf-8")), sheet
+        text = sheet.read_text(encoding="utf-8")
+        assert not re.search(r"(url\(|@import)\s*['\"]?(https?:)?//", text), sheet
 
 
 def test_docstrings_and_their_examples_are_laid_out(site: Path):
