@@ -17,7 +17,9 @@ PAGES = [ROOT / "README.md", *sorted({*DOCS.rglob("*.md"), *DOCS.rglob("*.ipynb"
 WITH_PYTHON = [
     page
     for page in PAGES
-    if page.name not in ELSEWHERE and page.suffix == ".md" and blocks(page, "python")  # the notebook: see below
+    if page.name not in ELSEWHERE
+    and page.suffix == ".md"
+    and blocks(page, "python")  # the notebook: see below
 ]
 
 
