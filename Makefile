@@ -1,4 +1,4 @@
-# make demo | test | lint | types | lowest | vllm | ray: each makes .venv first, once, from requirements.lock.
+# make demo | test | lint | types | docs | lowest | vllm | ray: each makes .venv first, once, from requirements.lock.
 # Python is the first of these that is 3.11 to 3.13 and can make environments; PYTHON=/path/to/python names another.
 
 USABLE := import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
@@ -6,7 +6,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c '$(USABLE)' 2>/dev/null && echo $$python && break; done)
 PIP := .venv/bin/python -m pip -qq --disable-pip-version-check
 
-.PHONY: demo test lint types lowest vllm ray lock
+.PHONY: demo test lint types docs lowest vllm ray lock
 
 demo: .venv/installed
 	@.venv/bin/diffusion-infill demo
@@ -21,6 +21,10 @@ lint: .venv/installed
 
 types: .venv/installed
 	.venv/bin/pyright --pythonpath .venv/bin/python
+
+# The site, in build/site; a link that leads nowhere fails.
+docs: .venv/installed
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
 
 .venv/installed: requirements.lock pyproject.toml
 	@"$(PYTHON)" -c '$(USABLE)' 2>/dev/null || { echo >&2 "Python must be 3.11 to 3.13 and able to make environments;" \
@@ -64,7 +68,7 @@ ray: .venv-ray/installed
 # The newest versions that pyproject.toml allows, but for torch, which is pinned here.
 lock:
 	"$(PYTHON)" -m venv --clear build/lock
-	build/lock/bin/python -m pip -qq install '.[all,dev]' torch==2.13.0
+	build/lock/bin/python -m pip -qq install '.[all,docs,dev]' torch==2.13.0
 	{ head -1 requirements.lock; build/lock/bin/python -m pip freeze --all --exclude pip --exclude dspy-diffusion-infill \
 	| sed 's/+[a-z0-9.]*$$//'; } > build/requirements.lock
 	mv build/requirements.lock requirements.lock

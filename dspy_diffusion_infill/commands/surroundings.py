@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from dspy_diffusion_infill.serving.connect import DEFAULT_URL, URL_VARIABLE
+from dspy_diffusion_infill.serving.connect import DEFAULT_URL, KEY_VARIABLE, URL_VARIABLE
 
 DISTRIBUTION = "dspy-diffusion-infill"
 NAMED = (DISTRIBUTION, "dspy", "torch", "transformers", "vllm")
@@ -56,9 +56,12 @@ def served() -> dict[str, str | None]:
     """The server that an optimizer would use: its URL, its model, and what is wrong."""
     url = (os.environ.get(URL_VARIABLE) or DEFAULT_URL).rstrip("/")
     try:
-        answer = httpx.get(f"{url}/health", timeout=TIMEOUT_S)
+        key = os.environ.get(KEY_VARIABLE)
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        answer = httpx.get(f"{url}/v1/models", headers=headers, timeout=TIMEOUT_S)
         answer.raise_for_status()
-        return {"url": url, "model": str(answer.json()["model"]), "error": None}
+        card = answer.json()["data"][0]
+        return {"url": url, "model": f"{card['id']} ({card['fingerprint']})", "error": None}
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return {"url": url, "model": None, "error": str(error) or type(error).__name__}
     except (ValueError, LookupError, TypeError):

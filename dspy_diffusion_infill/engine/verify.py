@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from dspy_diffusion_infill.engine import probe
-from dspy_diffusion_infill.engine.cache import CachingPredictor, FullPasses, WindowPasses
+from dspy_diffusion_infill.engine.cache import CachingPredictor, FullPasses
 from dspy_diffusion_infill.engine.calibrate import TOLERANCE, measure
 from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
 from dspy_diffusion_infill.engine.model import MaskPredictor, TextModel
 from dspy_diffusion_infill.engine.rows import pad
+from dspy_diffusion_infill.engine.window import WindowPasses
 from dspy_diffusion_infill.prompts.canvas import Canvas, Denoising, Masked, Message
 
 AGREEMENT = 0.95

@@ -23,11 +23,11 @@ PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text
 @pytest.fixture
 def answer(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
     """What a server on loopback answers to everything."""
-    body = {"text": b'{"model": "llada@1", "context_length": 4096}'}
+    body = {"text": b'{"data": [{"id": "llada", "fingerprint": "llada@1"}]}'}
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
-            self.send_response(200 if self.path == "/health" else 404)
+            self.send_response(200 if self.path == "/v1/models" else 404)
             self.end_headers()
             self.wfile.write(body["text"])
 
@@ -51,7 +51,7 @@ def test_it_names_versions_devices_and_the_served_model(answer: dict[str, bytes]
     assert found["versions"]["torch"] == metadata.version("torch")
     assert found["devices"][0]["device"] == "cpu"
     assert found["devices"][0]["memory"] > 1e8
-    assert found["server"]["model"] == "llada@1"
+    assert found["server"]["model"] == "llada (llada@1)"
     assert not found["server"]["url"].endswith("/")
     assert found["checks"] == []
     assert f"{found['server']['url']:<22} serves llada@1" in ran().stdout

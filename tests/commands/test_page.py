@@ -1,6 +1,5 @@
 """The page on the command line: its examples run, one after the other, in an empty folder."""
 
-import re
 import shlex
 import subprocess
 import sys
@@ -11,9 +10,9 @@ import dspy
 import pytest
 
 from dspy_diffusion_infill import cli
+from tests.pages import DOCS, blocks
 
-PAGE = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(bash|python)\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
+BLOCKS = [(block.language, block.code) for block in blocks(DOCS / "command-line.md", "bash", "python")]
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ def test_no_more_rows_are_read_than_asked_for(tmp_path: Path):
         ("a.csv", "a,b\n1,2\n3\n", "must have 2 values, one a column; .*a.csv, line 3 does not"),
         ("a.csv", "a,b\n1,2,3\n", "a.csv, line 2 does not"),
         ("a.csv", "a,a\n1,2\n", r"different names; got \['a', 'a'\]"),
-        ("a.csv", 'a\n"open\n', "a.csv, line 2, is no CSV: unexpected end of data"),
+        ("a.csv", 'a\n"open\n', "a.csv, line 1, is no CSV: unexpected end of data"),
         ("a.txt", "hello", "must be in a .jsonl or a .csv file; got '.*a.txt'"),
     ],
 )

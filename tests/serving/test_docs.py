@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 
-TEXT = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(python|sh)\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+from tests.pages import DOCS, blocks
+
+BLOCKS = [(block.language, block.code) for block in blocks(DOCS / "serving.md", "python", "sh")]
 
 
 def test_the_page_has_examples_of_both_kinds():
