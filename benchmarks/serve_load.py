@@ -157,8 +157,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     started = time.monotonic()
     model = load(options.model)
     table, bars = [], {}
+    modes: tuple[tuple[str, bool, CacheMode], ...] = (("", False, "window"), ("_shared", True, "context"))
     with served(model) as url:
-        for name, shared, cache in (("", False, "window"), ("_shared", True, "context")):
+        for name, shared, cache in modes:
             rows = work(model, options.canvases, shared=shared)
             loads = {clients: Load() for clients in CLIENTS}
             measure(url, rows[:2], cache, 1, Load())  # warm up

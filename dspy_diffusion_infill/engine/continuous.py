@@ -112,7 +112,7 @@ class Batch(Generic[Key]):
         self._members = [self._members[number] for number in self._rows.compact()]
 
 
-def _finished(rows: Rows, members: Sequence[_Member]) -> dict[Key, Filled]:
+def _finished(rows: Rows, members: Sequence[_Member[Key]]) -> dict[Key, Filled]:
     return {
         members[number][0]: with_context(filled, members[number][1])
         for number, filled in rows.take_finished()

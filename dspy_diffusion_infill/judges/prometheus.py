@@ -131,6 +131,9 @@ class Judge(dspy.Module):
         return verdicts, failures
 
     def _score(self, found: dspy.Prediction) -> float:
+        if found.get("score") is None:
+            reason = Unscored("The server sent no reply.")
+            raise no_verdict(signature_of(self.grade), "", reason) from reason
         if self.score_from == "reply":
             return found.score
         tokens = read_tokens(found.get("logprobs"))

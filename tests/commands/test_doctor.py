@@ -54,7 +54,7 @@ def test_it_names_versions_devices_and_the_served_model(answer: dict[str, bytes]
     assert found["server"]["model"] == "llada (llada@1)"
     assert not found["server"]["url"].endswith("/")
     assert found["checks"] == []
-    assert f"{found['server']['url']:<22} serves llada@1" in ran().stdout
+    assert f"{found['server']['url']:<22} serves llada (llada@1)" in ran().stdout
 
 
 @pytest.mark.parametrize("text", [b"hello", b"[]", b'{"status": "up"}'])

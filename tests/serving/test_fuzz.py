@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -48,7 +50,8 @@ def changed(body, path, value):
 def test_any_body_is_answered_or_refused_in_words(url, route, data):
     body = BODIES[route]
     path = data.draw(st.sampled_from(list(places(body))))
-    answer = httpx.post(url + route, json=changed(body, path, data.draw(VALUES)), timeout=120)
+    sent = json.dumps(changed(body, path, data.draw(VALUES)))  # httpx takes json=None for no body at all
+    answer = httpx.post(url + route, content=sent, headers={"content-type": "application/json"}, timeout=120)
     assert answer.status_code in (200, 400, 404), answer.text
     if answer.status_code != 200:
         assert answer.json()["error"]["message"].endswith(".")
