@@ -69,7 +69,7 @@ def test_the_task_lm_obeys_instructions_it_never_saw_and_not_the_vague_one():
             for scheme, few in zip(schemes, examples, strict=True)
         ]
         vague = [score(VAGUE, few) for few in examples]
-    assert mean(oracle) > 0.35
+    assert mean(oracle) > 0.45
     assert mean(vague) < 0.2
 
 
