@@ -76,7 +76,7 @@ def test_told_to_stop_it_finishes_what_it_has_and_ends_well():
 
     thread = threading.Thread(target=ask)
     thread.start()
-    while "open_requests 1.0" not in httpx.get(f"{url}/metrics", timeout=60).text:
+    while thread.is_alive() and "open_requests 1.0" not in httpx.get(f"{url}/metrics", timeout=60).text:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     thread.join()
