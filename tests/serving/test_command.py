@@ -67,12 +67,11 @@ def test_told_to_stop_it_finishes_what_it_has_and_ends_well():
         "model": "embedded",
         "messages": [{"role": "user", "content": "x"}],
         "max_tokens": 60,
-        "threshold": None,
     }
     answers = []
 
     def ask():
-        answers.append(httpx.post(f"{url}/v1/completions", json=body, timeout=300))
+        answers.append(httpx.post(f"{url}/v1/chat/completions", json=body, timeout=300))
 
     thread = threading.Thread(target=ask)
     thread.start()
