@@ -25,19 +25,16 @@ from typing import Any
 
 import dspy
 
+from benchmarks.measuring import measured_runs
 from benchmarks.report import write_json
 from benchmarks.tuning import Tuning, add_arguments, lm_of, tuned
-from dspy_diffusion_infill.errors import EvaluationError
 from dspy_diffusion_infill.prompts.compact import CompactAdapter
 from dspy_diffusion_infill.prompts.program import instructions_of, signature_of
 from dspy_diffusion_infill.prompts.render import active_adapter
 from dspy_diffusion_infill.prompts.templates import Template
 from dspy_diffusion_infill.prompts.windows import SlidingWindow
-from dspy_diffusion_infill.search.budget import Budget, Meter
-from dspy_diffusion_infill.search.evaluation import Evaluator
 from dspy_diffusion_infill.search.fingerprint import digest
 from dspy_diffusion_infill.search.journal import Journal, open_journal
-from dspy_diffusion_infill.search.metrics import Metric
 
 PAPER = {
     "LLaDA 8B, no example": (70.8, None),
@@ -102,20 +99,8 @@ def measure(
     Raises:
         EvaluationError: If the LM is down; run again with the same --resume folder to go on.
     """
-    evaluator = Evaluator(
-        program,
-        metric=Metric(solved),
-        examples=shown,
-        role=role,
-        meter=Meter(Budget(metric_calls=len(shown))),
-        num_threads=threads,
-        max_unscored=0,
-        journal=journal,
-    )
-    candidate = instructions_of(program)
-    if not evaluator.run((candidate, number) for number in range(len(shown))):
-        raise EvaluationError(f"The LM stayed away: {evaluator.outage}")
-    scores = [run.score for run in evaluator.runs(candidate).values() if run.score is not None]
+    runs = measured_runs(program, solved, shown, role, threads, journal)
+    scores = [run.score for run in runs if run.score is not None]
     return {
         "n": len(shown),
         "unscored": len(shown) - len(scores),

@@ -26,18 +26,14 @@ from typing import Any
 import dspy
 
 from benchmarks.hover_program import MEASURES, HoverMultiHop, measures
+from benchmarks.measuring import measured_runs
 from benchmarks.passages import read_passages
 from benchmarks.report import write_json
 from benchmarks.retrieval import Claim, gold, read_claims
 from benchmarks.tuning import Tuning, add_arguments, lm_of, tuned
-from dspy_diffusion_infill.errors import EvaluationError
 from dspy_diffusion_infill.prompts.compact import CompactAdapter
-from dspy_diffusion_infill.prompts.program import instructions_of
-from dspy_diffusion_infill.search.budget import Budget, Meter
-from dspy_diffusion_infill.search.evaluation import Evaluator
 from dspy_diffusion_infill.search.fingerprint import digest
 from dspy_diffusion_infill.search.journal import Journal, open_journal
-from dspy_diffusion_infill.search.metrics import Metric
 
 PAPER = {
     "Public": (0.560, 0.268, 0.435),
@@ -96,20 +92,8 @@ def measure(
     Raises:
         EvaluationError: If the LM is down; run again with the same --resume folder to go on.
     """
-    evaluator = Evaluator(
-        program,
-        metric=Metric(Measured("recall")),
-        examples=examples,
-        role=role,
-        meter=Meter(Budget(metric_calls=len(examples))),
-        num_threads=threads,
-        max_unscored=0,
-        journal=journal,
-    )
-    candidate = instructions_of(program)
-    if not evaluator.run((candidate, number) for number in range(len(examples))):
-        raise EvaluationError(f"The LM stayed away: {evaluator.outage}")
-    ran = [json.loads(run.feedback) for run in evaluator.runs(candidate).values() if run.feedback is not None]
+    runs = measured_runs(program, Measured("recall"), examples, role, threads, journal)
+    ran = [json.loads(run.feedback) for run in runs if run.feedback is not None]
     means = {name: fmean(values[name] for values in ran) if ran else None for name in MEASURES}
     return {"n": len(examples), "unscored": len(examples) - len(ran), **means}
 

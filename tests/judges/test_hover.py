@@ -10,6 +10,7 @@ from benchmarks import hover
 from benchmarks.hover_program import HoverMultiHop, measures
 from benchmarks.passages import Passages
 from dspy_diffusion_infill import CompactAdapter
+from dspy_diffusion_infill.errors import EvaluationError
 from tests.doubles import rule_lm
 
 ROWS = [("Rain", "Water falls from clouds."), ("Sun", "A star burns."), ("Moon", "It orbits the Earth.")]
@@ -125,7 +126,7 @@ def test_a_run_that_was_killed_goes_on(run):
             raise RuntimeError("killed")
         return "SUPPORTED"
 
-    with pytest.raises(hover.EvaluationError, match="killed"):
+    with pytest.raises(EvaluationError, match="killed"):
         run(rule_lm(dying))
     rest = []
     (row,), _ = run(rule_lm(lambda system, user: rest.append(user) or "SUPPORTED"))
