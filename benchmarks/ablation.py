@@ -9,7 +9,6 @@ best, and its own figures could not be read.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ import dspy
 
 from benchmarks.rating import CALLS, Setting, domains, gain_line, gain_row, labels, tuned
 from benchmarks.report import write_json
+from benchmarks.tasks import cells_parser
 from dspy_diffusion_infill.demo import score, split, task_lm
 from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
 from dspy_diffusion_infill.engine.model import load
@@ -98,16 +98,11 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cells_parser(__doc__)
     parser.add_argument("--what", choices=["steps"], required=True)
     parser.add_argument("--steps", type=int, nargs="+", default=list(STEPS))
     parser.add_argument("--condition-on", choices=get_args(ConditionOn), default="traces")
-    parser.add_argument("--schemes", type=int, default=5)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--calls", type=int, default=CALLS, help="metric calls a compile")
-    parser.add_argument("--json", type=Path, help="file for the result")
     parser.add_argument("--figure", type=Path, help="SVG file for the figure")
     options = parser.parse_args(arguments)
     logging.getLogger("dspy").setLevel(logging.WARNING)

@@ -23,7 +23,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import dspy
@@ -32,7 +31,7 @@ from dspy.teleprompt import COPRO, GEPA, MIPROv2, Teleprompter
 from benchmarks.budget_bars import Row, bars
 from benchmarks.report import write_json
 from benchmarks.rewriter import rewriter_lm
-from benchmarks.tasks import RandomInfiller
+from benchmarks.tasks import RandomInfiller, cells_parser
 from dspy_diffusion_infill import Budget, Denoising, DiffusionInfill, Selection, SlidingWindow
 from dspy_diffusion_infill.demo import exact, score, split, task_lm, vague_program, written_reviews
 from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
@@ -182,13 +181,8 @@ def rewriting(name: str, metric: Counted, cell: Cell) -> tuple[Teleprompter, dic
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", type=Path, help="file for the result")
+    parser = cells_parser(__doc__)
     parser.add_argument("--parts", nargs="+", choices=("rules", "proposers"), default=["rules", "proposers"])
-    parser.add_argument("--schemes", type=int, default=5)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--calls", type=int, nargs="+", default=list(CALLS))
     given = parser.parse_args(arguments)
     logging.getLogger("dspy").setLevel(logging.WARNING)

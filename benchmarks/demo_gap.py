@@ -11,19 +11,24 @@ what infilling wrote, each cell clipped at the oracle's own gain, over the mean 
 
 from __future__ import annotations
 
-import argparse
 import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from random import Random
 from statistics import mean
 
 import dspy
 
 from benchmarks.report import write_json
-from benchmarks.tasks import Domain, RandomInfiller, generated_reviews, real_reviews
+from benchmarks.tasks import (
+    Domain,
+    RandomInfiller,
+    cells_parser,
+    generated_reviews,
+    real_reviews,
+    real_sentences,
+)
 from dspy_diffusion_infill.demo import infill, score, split, task_lm, written_reviews
 from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
 from dspy_diffusion_infill.engine.model import load
@@ -104,14 +109,7 @@ def summarize(cells: Sequence[Cell], show: Callable[[str], None]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", type=Path, help="file for the result")
-    parser.add_argument("--data", type=Path, help="folder with sst5_SPLIT.jsonl, for real sentences as well")
-    parser.add_argument("--split", default="dev")
-    parser.add_argument("--schemes", type=int, default=5)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser = real_sentences(cells_parser(__doc__))
     options = parser.parse_args(arguments)
     logging.getLogger("dspy").setLevel(logging.WARNING)
     started = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,6 +36,24 @@ def real_reviews(folder: Path, split: str) -> list[Review]:
     """The sentences of `sst5_SPLIT.jsonl`: `text`, and `label` from 0 (very negative) to 4."""
     with (folder / f"sst5_{split}.jsonl").open(encoding="utf-8") as lines:
         return [(row["text"], row["label"]) for row in map(json.loads, lines)]
+
+
+def cells_parser(description: str | None) -> argparse.ArgumentParser:
+    """A command line whose cells are held-out schemes and seeds."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", type=Path, help="file for the result")
+    parser.add_argument("--schemes", type=int, default=5)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    return parser
+
+
+def real_sentences(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """The same, which may be pointed at real sentences as well."""
+    parser.add_argument("--data", type=Path, help="folder with sst5_SPLIT.jsonl, for real sentences as well")
+    parser.add_argument("--split", default="dev")
+    return parser
 
 
 class RandomInfiller:

@@ -10,19 +10,17 @@ names the right label; or the same with each other's feedback (the control: the 
 
 from __future__ import annotations
 
-import argparse
 import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import dspy
 
 from benchmarks.rating import CALLS, Setting, domains, gain_line, gain_row, labels, tuned
 from benchmarks.report import write_json
-from benchmarks.tasks import Domain
+from benchmarks.tasks import Domain, cells_parser, real_sentences
 from dspy_diffusion_infill.demo import score, split, task_lm
 from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
 from dspy_diffusion_infill.engine.model import load
@@ -92,14 +90,7 @@ def bars(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", type=Path, help="file for the result")
-    parser.add_argument("--data", type=Path, help="folder with sst5_SPLIT.jsonl, for real sentences as well")
-    parser.add_argument("--split", default="dev")
-    parser.add_argument("--schemes", type=int, default=5)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser = real_sentences(cells_parser(__doc__))
     parser.add_argument("--calls", type=int, default=CALLS, help="metric calls a compile")
     options = parser.parse_args(arguments)
     logging.getLogger("dspy").setLevel(logging.WARNING)
