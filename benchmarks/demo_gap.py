@@ -14,11 +14,16 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import cache
+from itertools import product
+from multiprocessing import get_context
 from random import Random
 from statistics import mean
 
 import dspy
+import torch
 
 from benchmarks.report import write_json
 from benchmarks.tasks import (
@@ -111,7 +116,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = real_sentences(cells_parser(__doc__))
     options = parser.parse_args(arguments)
-    logging.getLogger("dspy").setLevel(logging.WARNING)
     started = time.monotonic()
     domains = [Domain("written", written_reviews("test")), Domain("generated", generated_reviews())]
     if options.data:
@@ -130,17 +134,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(domains: Sequence[Domain], schemes: Sequence[Scheme], seeds: Sequence[int]) -> list[Cell]:
-    """Every cell, printed as it comes."""
-    infiller = DiffusionInfiller(load("embedded"))
-    random = RandomInfiller(infiller)
-    cells = []
-    with dspy.context(lm=task_lm(None), adapter=LastLineAdapter()):
-        for domain in domains:
-            for scheme in schemes:
-                for seed in seeds:
-                    cells.append(run_cell(domain, scheme, seed, infiller, random))
-                    print(_line(cells[-1]), flush=True)
+    """Every cell, printed as it comes: one at a time on each core, which is quicker than all cores on one."""
+    places, cells = product(domains, schemes, seeds), []
+    with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=_use_one_core) as pool:
+        for cell in pool.map(_run_cell, *zip(*places, strict=True)):
+            cells.append(cell)
+            print(_line(cell), flush=True)
     return cells
+
+
+def _use_one_core() -> None:
+    logging.getLogger("dspy").setLevel(logging.WARNING)
+    torch.set_num_threads(1)
+
+
+@cache
+def _infillers() -> tuple[DiffusionInfiller, RandomInfiller]:
+    infiller = DiffusionInfiller(load("embedded"))
+    return infiller, RandomInfiller(infiller)
+
+
+def _run_cell(domain: Domain, scheme: Scheme, seed: int) -> Cell:
+    with dspy.context(lm=task_lm(None), adapter=LastLineAdapter()):
+        return run_cell(domain, scheme, seed, *_infillers())
 
 
 def _line(cell: Cell) -> str:
