@@ -144,7 +144,7 @@ def run(domains: Sequence[Domain], schemes: Sequence[Scheme], seeds: Sequence[in
 
 
 def _use_one_core() -> None:
-    logging.getLogger("dspy").setLevel(logging.WARNING)
+    logging.getLogger("dspy").setLevel(logging.ERROR)  # it warns of every answer that ends at its last token
     torch.set_num_threads(1)
 
 
