@@ -1,5 +1,6 @@
 """What every test starts from: no setting of the user's, no network, its own cache; and real data."""
 
+import gc
 import os
 import tempfile
 from pathlib import Path
@@ -14,6 +15,15 @@ os.environ |= {
     "HF_HUB_OFFLINE": "1",
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else litellm fetches prices when imported
 }
+
+gc.disable()  # while the tests are imported: looking for garbage would be a quarter of that time
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays; from here on it is not looked through again for every collection."""
+    gc.freeze()
+    gc.enable()
+
 
 settings.register_profile("suite", deadline=None)  # a busy machine is no failure
 settings.load_profile("suite")
