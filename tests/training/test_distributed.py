@@ -26,9 +26,7 @@ def two_processes(checkpoint: Path, data: str, folder: Path) -> dict[str, list[l
     """Gradients of the loop and of shards, from one launch of two processes."""
     command = [sys.executable, "-m", "tests.training.worker", str(checkpoint), data, str(folder / "two")]
     env = {"HF_DATASETS_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
-    ran = subprocess.run(
-        command, cwd=ROOT, env=os.environ | env, capture_output=True, text=True, check=False
-    )
+    ran = subprocess.run(command, cwd=ROOT, env=os.environ | env, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr[-3000:]
     return torch.load(folder / "two" / "found")
 
