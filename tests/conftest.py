@@ -9,10 +9,12 @@ import pytest
 from hypothesis import settings
 
 _cache = tempfile.TemporaryDirectory(prefix="diffusion-infill-tests-")
-os.environ.pop("DIFFUSION_INFILL_URL", None)
+for _name in ("DIFFUSION_INFILL_URL", "SSL_CERT_FILE"):
+    os.environ.pop(_name, None)
 os.environ |= {
     "DSPY_CACHEDIR": _cache.name,  # read when dspy is imported
     "HF_HUB_OFFLINE": "1",
+    "SSL_CERT_DIR": _cache.name,  # none: every client would read all of them, which takes 50 ms
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else litellm fetches prices when imported
 }
 
