@@ -1,5 +1,6 @@
 """What every test starts from: no setting of the user's, no network, its own cache; and real data."""
 
+import gc
 import os
 import tempfile
 from pathlib import Path
@@ -8,12 +9,23 @@ import pytest
 from hypothesis import settings
 
 _cache = tempfile.TemporaryDirectory(prefix="diffusion-infill-tests-")
-os.environ.pop("DIFFUSION_INFILL_URL", None)
+for _name in ("DIFFUSION_INFILL_URL", "SSL_CERT_FILE"):
+    os.environ.pop(_name, None)
 os.environ |= {
     "DSPY_CACHEDIR": _cache.name,  # read when dspy is imported
     "HF_HUB_OFFLINE": "1",
+    "SSL_CERT_DIR": _cache.name,  # none: every client would read all of them, which takes 50 ms
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else litellm fetches prices when imported
 }
+
+gc.disable()  # while the tests are imported: looking for garbage would be a quarter of that time
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays; from here on it is not looked through again for every collection."""
+    gc.freeze()
+    gc.enable()
+
 
 settings.register_profile("suite", deadline=None)  # a busy machine is no failure
 settings.load_profile("suite")

@@ -30,13 +30,17 @@ from dspy_diffusion_infill.training.schemes import ORACLE, VAGUE, Scheme, held_o
 from tests.doubles import rule_lm
 
 
-def test_the_demo_improves_a_vague_instruction_and_says_by_how_much(tmp_path: Path):
+def test_the_demo_improves_a_vague_instruction_and_says_by_how_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     from typer.testing import CliRunner
 
+    monkeypatch.setattr(demo, "NUM_SCORED", 50)
     found = CliRunner().invoke(app, ["demo", "--output", str(tmp_path / "demo")], catch_exceptions=False)
     assert found.exit_code == 0
     shares = [float(share) for share in re.findall(r"^ +([\d.]+)%", found.output, flags=re.MULTILINE)]
     before, after, oracle, _ = shares
+    assert "Right answers on 50 other sentences:" in found.output
     assert after > before
     assert oracle > before
     assert (tmp_path / "demo" / "report.html").is_file()

@@ -68,13 +68,22 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-@pytest.fixture
-def dspy_project(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def dspy_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Python of an environment that holds DSPy, everything DSPy brings, and nothing else."""
-    venv.create(tmp_path / "venv", symlinks=True)
-    python = tmp_path / "venv" / "bin" / "python"
+    folder = tmp_path_factory.mktemp("project") / "venv"
+    venv.create(folder, symlinks=True)
+    python = folder / "bin" / "python"
     lend(needed_by("dspy"), site_packages(python))
     return python
+
+
+@pytest.fixture(scope="module")
+def frozen(wheel: Path, dspy_project: Path) -> tuple[list[str], list[str]]:
+    """What the environment held before the wheel was installed in it, and what it holds since."""
+    before = pip(dspy_project, "freeze").splitlines()
+    pip(dspy_project, "install", "--no-compile", wheel)
+    return before, pip(dspy_project, "freeze").splitlines()
 
 
 def unmet(requirements: Iterable[str], pins: Pins) -> list[str]:
@@ -91,11 +100,10 @@ def lock_pins() -> Pins:
 
 
 @pytest.mark.slow
-def test_the_wheel_adds_only_itself_to_a_dspy_project(wheel: Path, dspy_project: Path):
-    before = pip(dspy_project, "freeze").splitlines()
-    pip(dspy_project, "install", wheel)
-    after = pip(dspy_project, "freeze").splitlines()
-
+def test_the_wheel_adds_only_itself_to_a_dspy_project(
+    frozen: tuple[list[str], list[str]], dspy_project: Path
+):
+    before, after = frozen
     (ours,) = set(after) - set(before)
     assert ours.startswith("dspy-diffusion-infill @ ")
     assert sorted([*before, ours]) == sorted(after)
@@ -105,8 +113,8 @@ def test_the_wheel_adds_only_itself_to_a_dspy_project(wheel: Path, dspy_project:
 
 
 @pytest.mark.slow
-def test_the_command_without_its_extra_says_what_to_install(wheel: Path, dspy_project: Path):
-    pip(dspy_project, "install", wheel)
+@pytest.mark.usefixtures("frozen")
+def test_the_command_without_its_extra_says_what_to_install(dspy_project: Path):
     command = dspy_project.parent / "diffusion-infill"
     answer = subprocess.run([command, "--help"], capture_output=True, text=True, check=False)
     assert answer.returncode != 0
@@ -137,13 +145,13 @@ print(len(tuned.trial_logs))
 
 
 @pytest.mark.slow
-def test_with_a_served_model_the_plain_wheel_optimizes_a_program(wheel: Path, dspy_project: Path):
+@pytest.mark.usefixtures("frozen")
+def test_with_a_served_model_the_plain_wheel_optimizes_a_program(dspy_project: Path):
     pytest.importorskip("fastapi")
     from dspy_diffusion_infill.engine.model import load
     from dspy_diffusion_infill.serving.server import create_app
     from tests.serving.conftest import live
 
-    pip(dspy_project, "install", wheel)
     with live(create_app(load("embedded", device="cpu"), name="embedded")) as url:
         program = (ROOT / "tests" / "doubles.py").read_text() + ONE_LINER
         env = {**os.environ, "DIFFUSION_INFILL_URL": url, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}

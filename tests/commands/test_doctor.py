@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from dspy_diffusion_infill.cli import app
 from dspy_diffusion_infill.commands import doctor as command
 from dspy_diffusion_infill.commands import surroundings
+from dspy_diffusion_infill.engine import probe
 from dspy_diffusion_infill.engine.verify import Check
 
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
@@ -104,6 +105,7 @@ def test_a_failed_check_is_the_exit_code_and_a_doubtful_one_is_not(monkeypatch: 
 
 def test_the_embedded_model_passes(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("DIFFUSION_INFILL_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(probe, "EXAMPLES", probe.EXAMPLES[:2])
     done = ran("--verify", "embedded", "--json")
     checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
     assert list(checks) == [

@@ -152,7 +152,7 @@ def test_every_method_tunes_the_judge_on_people_s_scores(method):
     judge = Judge(rubric("summeval-overall"))
     filler = ScriptedInfiller("honest marks", "any marks")
     tuning = Tuning(
-        metric=Closeness(judge), infiller=filler, proposer=None, budget="heavy", threads=2, folder=None
+        metric=Closeness(judge), infiller=filler, proposer=None, budget="medium", threads=2, folder=None
     )
     with dspy.context(lm=rule_lm(propose), adapter=judge.adapter):
         better = tuned(judge, method, shots, tuning, seed=0)

@@ -20,10 +20,10 @@ from tests.engine.checkpoints import write_llama_shaped
 
 
 @contextmanager
-def live(app: FastAPI) -> Iterator[str]:
-    """Serve an app from a thread, on a free port; gives its URL."""
+def live(app: FastAPI, idle_s: int = 5) -> Iterator[str]:
+    """Serve an app from a thread, on a free port; gives its URL. Idle connections are closed in time."""
     config = uvicorn.Config(
-        app, port=0, http=PunctualProtocol, ws="none", log_level="error", timeout_keep_alive=5,
+        app, port=0, http=PunctualProtocol, ws="none", log_level="error", timeout_keep_alive=idle_s,
         timeout_graceful_shutdown=10,
     )  # fmt: skip
     server = uvicorn.Server(config)

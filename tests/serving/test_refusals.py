@@ -28,7 +28,7 @@ CANVAS = {"messages": MESSAGES}
 def small(tiny):
     """A server with a key and tight limits."""
     limits = Limits(body_bytes=8000, requests=4, requests_per_client=2, new_tokens=100, arrival_s=0.5)
-    with live(create_app(tiny, name="tiny", keys=["sesame", "schlüssel"], limits=limits)) as found:
+    with live(create_app(tiny, name="tiny", keys=["sesame", "schlüssel"], limits=limits), idle_s=1) as found:
         yield found
 
 

@@ -79,8 +79,9 @@ def test_canvases_of_another_size_do_not_share_a_batch(watched, tiny):
     watched.go.clear()
     with Scheduler(watched, Metrics()) as scheduler, ThreadPoolExecutor(2) as pool:
         short = pool.submit(scheduler.run, Ticket("me"), tasks(tiny, 1, masks=2), HOW)
+        assert watched.begun.wait(30)
         long = pool.submit(scheduler.run, Ticket("me"), tasks(tiny, 2, masks=12), HOW)
-        while not (watched.begun.is_set() and (len(scheduler._queue) or len(watched.rows) > 1)):
+        while not len(scheduler._queue):
             time.sleep(0.01)
         watched.go.set()
         assert (len(short.result(60)), len(long.result(60))) == (1, 1)

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM
 
 from dspy_diffusion_infill.engine.llada import CHAT
 from dspy_diffusion_infill.engine.vocabulary import Vocabulary
+from dspy_diffusion_infill.training import embedded
 from dspy_diffusion_infill.training.embedded import _config, _corpus, _save, train_tokenizer
 from dspy_diffusion_infill.training.recipe import Recipe
 from dspy_diffusion_infill.training.world import RealReviews, Stage, World
@@ -37,8 +39,19 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def vocabulary(real: Path) -> Vocabulary:
-    tokenizer = train_tokenizer(_corpus(RealReviews(real), seed=0), TINY.vocab_size)
+def tokenizer(real: Path) -> Tokenizer:
+    """The one that `build` makes."""
+    return train_tokenizer(_corpus(RealReviews(real), TINY.seed), TINY.vocab_size)
+
+
+@pytest.fixture
+def ready_tokenizer(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spares `build` the making of its tokenizer, which takes longer than all the rest."""
+    monkeypatch.setattr(embedded, "train_tokenizer", lambda corpus, vocab_size: tokenizer)
+
+
+@pytest.fixture(scope="session")
+def vocabulary(tokenizer: Tokenizer) -> Vocabulary:
     return Vocabulary(tokenizer, CHAT, TINY.vocab_size)
 
 
@@ -53,10 +66,11 @@ def model(vocabulary: Vocabulary) -> LlamaForCausalLM:
 
 
 @pytest.fixture(scope="session")
-def checkpoint(real: Path, vocabulary: Vocabulary, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint(
+    tokenizer: Tokenizer, vocabulary: Vocabulary, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The tiny model on disk, as training starts from one."""
     folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
-    tokenizer = train_tokenizer(_corpus(RealReviews(real), seed=0), TINY.vocab_size)
     torch.manual_seed(0)
     _save(LlamaForCausalLM(_config(TINY, vocabulary)), tokenizer, vocabulary, folder)
     return folder

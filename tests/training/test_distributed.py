@@ -22,21 +22,13 @@ def data(tmp_path: Path) -> str:
     return write_rows(tmp_path / "data.jsonl", rows)
 
 
-def two_processes(mode: str, checkpoint: Path, data: str, folder: Path) -> list[list[torch.Tensor]]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    arguments = [
-        str(ROOT / "tests" / "training" / "worker.py"),
-        mode,
-        str(checkpoint),
-        data,
-        str(folder / mode),
-    ]
-    cache = {"HF_DATASETS_CACHE": str(folder / "cache"), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    ran = subprocess.run(
-        [*command, *arguments], env=os.environ | cache, capture_output=True, text=True, check=False
-    )
+def two_processes(checkpoint: Path, data: str, folder: Path) -> dict[str, list[list[torch.Tensor]]]:
+    """Gradients of the loop and of shards, from one launch of two processes."""
+    command = [sys.executable, "-m", "tests.training.worker", str(checkpoint), data, str(folder / "two")]
+    env = {"HF_DATASETS_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run(command, cwd=ROOT, env=os.environ | env, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr[-3000:]
-    return torch.load(folder / mode)
+    return torch.load(folder / "two" / "found")
 
 
 def assert_same(found: list[list[torch.Tensor]], wanted: list[list[torch.Tensor]]) -> None:
@@ -54,15 +46,13 @@ def test_a_batch_of_eight_is_four_of_two(checkpoint: Path, data: str, tmp_path: 
 
 
 @pytest.mark.slow
-def test_two_processes_take_the_updates_of_one(checkpoint: Path, data: str, tmp_path: Path):
+def test_two_processes_take_the_updates_of_one_and_two_shards_have_its_gradients(
+    checkpoint: Path, data: str, tmp_path: Path
+):
     one = worker.trained(str(checkpoint), data, tmp_path / "one")
-    assert_same(two_processes("ddp", checkpoint, data, tmp_path), one)
-
-
-@pytest.mark.slow
-def test_two_shards_have_the_gradients_of_one(checkpoint: Path, data: str, tmp_path: Path):
-    one = worker.trained(str(checkpoint), data, tmp_path / "one")
-    assert_same(two_processes("fsdp", checkpoint, data, tmp_path), one[:1])
+    found = two_processes(checkpoint, data, tmp_path)
+    assert_same(found["trained"], one)
+    assert_same(found["sharded"], one[:1])
 
 
 def test_an_update_that_processes_cannot_share_evenly_is_refused(

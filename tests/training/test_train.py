@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM
 
 from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
@@ -65,8 +66,10 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(
         torch.testing.assert_close(value, whole[name], atol=1e-6, rtol=0)
 
 
-def test_the_recipe_makes_a_model_that_loads_and_infills(real: Path, tmp_path: Path):
+def test_the_recipe_makes_a_model_that_loads_and_infills(real: Path, tokenizer: Tokenizer, tmp_path: Path):
     build(real, tmp_path / "model", TINY, use_cpu=True)
+    made = Tokenizer.from_file(str(tmp_path / "model" / "tokenizer.json"))
+    assert made.get_vocab() == tokenizer.get_vocab(), "the other tests are given this one"
     infiller = DiffusionInfiller(load(str(tmp_path / "model"), device="cpu"))
     canvas = Canvas((Message("system", ("Rate", Masked(3), ".")),))
     assert infiller.infill([canvas], num_candidates=2, seed=0)[0][0].texts[0]
@@ -74,6 +77,7 @@ def test_the_recipe_makes_a_model_that_loads_and_infills(real: Path, tmp_path: P
     assert len(list((tmp_path / "model-work").iterdir())) == len(TINY.stages)
 
 
+@pytest.mark.usefixtures("ready_tokenizer")
 def test_a_finished_stage_is_not_trained_again(real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     stages = (*TINY.stages[:2], replace(TINY.stages[2], num_updates=1))
     seen: list[str] = []
@@ -94,6 +98,7 @@ def test_a_finished_stage_is_not_trained_again(real: Path, tmp_path: Path, monke
     assert seen[6 * PARTS + 1 :] == ["ro"] * PARTS
 
 
+@pytest.mark.usefixtures("ready_tokenizer")
 def test_a_stage_that_changed_is_trained_again_and_those_before_it_are_not(
     real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

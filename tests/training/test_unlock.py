@@ -30,10 +30,12 @@ def test_variants_take_equally_many_updates_from_one_parent():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ready_tokenizer")
 def test_a_short_run_measures_every_variant_and_a_second_one_only_reads_it(
     real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(demo, "NUM_SCORED", 20)
+    monkeypatch.setattr(demo, "NUM_SHOTS", 4)
+    monkeypatch.setattr(demo, "NUM_SCORED", 6)
     models = Models(real, tmp_path / "work", SHORT)
     cells, seeds = run(models, [0], task=str(models.start))
     assert [set(cell.scores) for cell in cells] == [set(METHODS)]

@@ -1,10 +1,14 @@
-"""One process of a distributed run: torchrun ... worker.py MODE CHECKPOINT DATA OUTPUT."""
+"""A run of two processes on this machine: `python -m tests.training.worker CHECKPOINT DATA FOLDER`.
+
+They are launched as torchrun launches them, but forked from one that has imported everything already.
+"""
 
 import sys
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from dspy_diffusion_infill.training.finetune import prepare
 from dspy_diffusion_infill.training.loss import masked_losses
@@ -52,7 +56,7 @@ def sharded(checkpoint: str, data: str) -> list[list[Tensor]]:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    model, made = updates(checkpoint, data)  # starts the process group
+    model, made = updates(checkpoint, data)
     rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
     mesh = init_device_mesh("cpu", (size,))
     for layer in model.model.layers:
@@ -66,12 +70,17 @@ def sharded(checkpoint: str, data: str) -> list[list[Tensor]]:
     return [[value.grad.full_tensor() for value in model.parameters()]]
 
 
-def main(mode: str, checkpoint: str, data: str, output: str) -> None:
-    found = sharded(checkpoint, data) if mode == "fsdp" else trained(checkpoint, data, Path(output + "-run"))
+def work(checkpoint: str, data: str, folder: str) -> None:
+    """What each of the processes does; the first leaves in the folder what they found."""
+    found = {"trained": trained(checkpoint, data, Path(folder, "run")), "sharded": sharded(checkpoint, data)}
     if torch.distributed.get_rank() == 0:
-        torch.save(found, output)
+        torch.save(found, Path(folder, "found"))
     torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    once = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=2, max_restarts=0, start_method="fork",
+        rdzv_backend="c10d", rdzv_endpoint="localhost:0", run_id="test",
+    )  # fmt: skip
+    elastic_launch(once, work)(*sys.argv[1:])
