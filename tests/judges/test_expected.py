@@ -14,7 +14,7 @@ FIVE = Scale(1, 5)
 
 def token(text: str, **likeliest: float) -> Token:
     """A token, with probabilities of the digits `_4=0.5`."""
-    return Token(text, {name[1:]: math.log(share) for name, share in likeliest.items()})
+    return Token(text, tuple((name[1:], math.log(share)) for name, share in likeliest.items()))
 
 
 def test_scores_are_weighted_by_their_share_among_scores():
@@ -30,7 +30,8 @@ def test_what_is_off_the_scale_or_no_single_digit_does_not_count():
 
 
 def test_a_token_may_hold_what_stands_before_the_score():
-    glued = Token("] 4", {"] 4": math.log(0.5), "] 2": math.log(0.25), "]": math.log(0.25), " 3": -9.0})
+    half, quarter = math.log(0.5), math.log(0.25)
+    glued = Token("] 4", (("] 4", half), ("] 2", quarter), ("]", quarter), (" 3", -9.0)))
     assert expected_score([token("[RESULT"), glued], FIVE, "result") == pytest.approx(
         (2 + 0.5) / 0.75, abs=1e-3
     )
@@ -43,6 +44,14 @@ def test_the_score_of_other_forms_is_found():
     assert expected_score(last, FIVE, "line") == pytest.approx(2)
 
 
+def test_tokens_that_read_alike_add_up():
+    # a digit, and its byte, which a constraint leaves among the likeliest: (4 * (.6 + .1) + 2 * .1) / .8
+    shares = [("4", 0.6), ("2", 0.1), ("4", 0.1)]
+    told = [{"token": text, "logprob": math.log(share)} for text, share in shares]
+    tokens = read_tokens({"content": [{"token": "4", "top_logprobs": told}]})
+    assert expected_score(tokens, FIVE, "bare") == pytest.approx(3.75)
+
+
 def test_a_place_without_scores_is_unscored():
     with pytest.raises(Unscored, match="No score is among the likeliest tokens in place of '4'"):
         expected_score([token("[RESULT] "), token("4", _a=1.0)], FIVE, "result")
@@ -53,7 +62,7 @@ def test_a_place_without_scores_is_unscored():
 def test_logprobs_are_read_from_dictionaries_and_objects():
     inner = SimpleNamespace(token="4", logprob=-0.5)
     content = [SimpleNamespace(token="4", top_logprobs=[inner]), {"token": "!", "top_logprobs": None}]
-    assert read_tokens(SimpleNamespace(content=content)) == [Token("4", {"4": -0.5}), Token("!", {})]
+    assert read_tokens(SimpleNamespace(content=content)) == [Token("4", (("4", -0.5),)), Token("!", ())]
     assert read_tokens(None) == read_tokens({"content": None}) == []
 
 

@@ -8,12 +8,14 @@ import re
 import signal
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import dspy
 import httpx
 import pytest
+from dspy.utils.callback import BaseCallback
 from dspy.utils.exceptions import AdapterParseError
 
 from dspy_diffusion_infill.errors import Unscored
@@ -29,7 +31,10 @@ pytestmark = pytest.mark.vllm
 RUBRIC = Rubric("Is it short?", {1: "No.", 5: "Yes."})
 TEXTS = {"response": "It rains.", "source": "It rains all day."}
 FLAGS = ("--enforce-eager", "--max-model-len", "8192", "--logprobs-mode", "processed_logprobs")
-ENV = {"VLLM_CPU_KVCACHE_SPACE": "1"}
+ENV = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "PYTHONDONTWRITEBYTECODE": "",  # where it is set, each process compiles all that it imports
+}
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +55,25 @@ def scorer(lm: ServedLM, **settings) -> Judge:
 
 def num_answered(lm: ServedLM) -> int:
     """Requests that the server's own metrics count as answered."""
-    text = httpx.get(f"{lm.server.root}/metrics").text
+    with urllib.request.urlopen(f"{lm.server.root}/metrics") as answer:
+        text = answer.read().decode()
     counts = re.findall(r"^vllm:request_success_total\{[^}]*\} ([\d.e+]+)$", text, re.MULTILINE)
     return round(sum(map(float, counts)))
+
+
+class Replies(BaseCallback):
+    """What the judge said of each day, and when that came."""
+
+    def __init__(self) -> None:
+        self.days: dict[str, int] = {}
+        self.came: list[tuple[int, str, float]] = []
+
+    def on_lm_start(self, call_id, instance, inputs) -> None:
+        self.days[call_id] = int(re.search(r"Day (\d+)\.", str(inputs))[1])
+
+    def on_lm_end(self, call_id, outputs, exception=None) -> None:
+        if exception is None:
+            self.came.append((self.days[call_id], outputs[0], time.time()))
 
 
 def post(lm: ServedLM, path: str, **body) -> httpx.Response:
@@ -106,17 +127,16 @@ def test_a_long_prompt_with_a_seed_does_not_end_the_engine(lm: ServedLM):
 def test_what_is_too_long_for_the_judge_is_unscored(lm: ServedLM):
     metric = JudgeMetric(scorer(lm), response="answer", source="text")
     example = dspy.Example(text="rubric " * 9000).with_inputs("text")
-    with pytest.raises(Unscored, match="LMInvalidRequestError"):
+    with pytest.raises(Unscored, match="maximum context length is 8192 tokens"):
         metric(example, dspy.Prediction(answer="It rains."))
 
 
-def test_64_judgements_at_once_outlive_their_server(lm: ServedLM):
-    shown = [
-        dspy.Example(response=f"It rains {n} days.", source="It rains. " * 200).with_inputs(
-            "response", "source"
-        )
-        for n in range(64)
-    ]
+def test_64_judgements_at_once_outlive_their_server(lm: ServedLM, caplog: pytest.LogCaptureFixture):
+    rain = "It rains. " * 200  # some seconds of work for the server, with no prefix to share
+    days = [dspy.Example(source=f"Day {n}. {rain}", response="Rain.") for n in range(64)]
+    shown = [day.with_inputs("source", "response") for day in days]
+    replies = Replies()
+    judge = scorer(lm.copy(cache=False, callbacks=[replies]))
     start, first = num_answered(lm), lm.server.process.pid
 
     def kill_amid() -> None:
@@ -124,11 +144,15 @@ def test_64_judgements_at_once_outlive_their_server(lm: ServedLM):
             time.sleep(0.01)
         os.kill(first, signal.SIGKILL)
 
-    killer = threading.Thread(target=kill_amid)
-    killer.start()
-    scores = grade(scorer(lm.copy(cache=False)), shown, role="record", num_threads=64)
-    killer.join()
+    threading.Thread(target=kill_amid, daemon=True).start()
+    scores = grade(judge, shown, role="record", num_threads=64)
     assert lm.server.num_restarts == 1
     assert lm.server.process.pid != first
-    assert all(score is not None and 1 <= score <= 5 for score in scores)
-    assert 1 <= num_answered(lm) <= 64  # the rest, and what was answered but not yet sent
+    said = {day: float(reply) for day, reply, _ in replies.came}
+    assert len(replies.came) == len(said) == 64  # each day was judged once
+    assert scores == [said[n] for n in range(64)]
+    assert all(1 <= score <= 5 for score in scores)
+    [back] = [record.created for record in caplog.records if record.message.endswith("is back.")]
+    num_late = sum(when > back for _, _, when in replies.came)
+    assert 0 < num_late < 64
+    assert num_answered(lm) == num_late

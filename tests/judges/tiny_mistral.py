@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, trainers
 from transformers import MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
 
 SPECIAL = ["<unk>", "<s>", "</s>"]
@@ -50,12 +51,18 @@ def _tokenizer() -> PreTrainedTokenizerFast:
     )
     trainer = trainers.BpeTrainer(vocab_size=700, special_tokens=SPECIAL + BYTES, max_token_length=8)
     bpe.train_from_iterator(TEXT, trainer)
-    bpe.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
     return PreTrainedTokenizerFast(
-        tokenizer_object=bpe,
+        tokenizer_object=_with_bytes_as_text(bpe),
         unk_token="<unk>",
         bos_token="<s>",
         eos_token="</s>",
         add_bos_token=True,
         model_max_length=32768,
     )
+
+
+def _with_bytes_as_text(bpe: Tokenizer) -> Tokenizer:
+    """The same without the trainer's mark on bytes, which keeps special tokens out of replies."""
+    parts = json.loads(bpe.to_str())
+    parts["added_tokens"] = [token for token in parts["added_tokens"] if token["content"] in SPECIAL]
+    return Tokenizer.from_str(json.dumps(parts))
