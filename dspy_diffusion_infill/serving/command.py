@@ -93,6 +93,7 @@ def _run(app: FastAPI, served: str, host: str, port: int, drain_seconds: int) ->
         h11_max_incomplete_event_size=64 * 1024,
     )
     listening = config.bind_socket()
+    listening.listen(config.backlog)  # who reads the line below may connect at once
     shown = f"[{host}]" if ":" in host else host
     typer.echo(
         f"Serving {served} at http://{shown}:{listening.getsockname()[1]} (its pages: /docs)", err=True
