@@ -106,9 +106,7 @@ def lock_pins() -> Pins:
 
 
 @pytest.mark.slow
-def test_the_wheel_adds_only_itself_to_a_dspy_project(
-    installed: tuple[Pins, Pins], dspy_project: Path
-):
+def test_the_wheel_adds_only_itself_to_a_dspy_project(installed: tuple[Pins, Pins], dspy_project: Path):
     before, after = installed
     assert after == {**before, "dspy-diffusion-infill": metadata.version("dspy-diffusion-infill")}
     assert "dspy" in before
