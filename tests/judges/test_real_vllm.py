@@ -43,8 +43,7 @@ def lm(vllm_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
     folder = tmp_path_factory.mktemp("judge")
     judge = make_judge(folder / "tiny-mistral")
-    limit = float(os.environ.get("DIFFUSION_INFILL_VLLM_S") or 240)
-    with serve_judge(judge, python=vllm_python, flags=FLAGS, env=ENV, timeout_s=limit) as lm:
+    with serve_judge(judge, python=vllm_python, flags=FLAGS, env=ENV) as lm:
         yield lm
 
 
