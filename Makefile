@@ -4,6 +4,7 @@
 USABLE := import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c '$(USABLE)' 2>/dev/null && echo $$python && break; done)
+SPREAD := --numprocesses auto --dist loadfile --no-loadscope-reorder
 INSTALL := -m pip -qq --disable-pip-version-check install --no-compile
 
 # Packages are compiled when first imported, not when installed: most of their modules never are.
@@ -16,7 +17,7 @@ demo: .venv/installed
 
 # One process a core; libraries that would each start as many threads are held to one.
 test: .venv/installed
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses auto --dist loadfile
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest $(SPREAD)
 
 lint: .venv/installed
 	.venv/bin/ruff check .
@@ -41,7 +42,7 @@ docs: .venv/installed
 # The oldest DSPy that pyproject.toml allows, without torch: the plain package's own tests.
 PLAIN := $(filter-out tests/test_packaging.py tests/test_demo.py tests/test_architecture.py, $(wildcard tests/test_*.py))
 lowest: .venv-lowest/installed
-	.venv-lowest/bin/python -m pytest --import-mode=importlib -p no:cacheprovider --numprocesses auto --dist loadfile $(PLAIN)
+	.venv-lowest/bin/python -m pytest --import-mode=importlib -p no:cacheprovider $(SPREAD) $(PLAIN)
 
 .venv-lowest/installed: pyproject.toml Makefile
 	@"$(PYTHON)" -m venv --clear .venv-lowest

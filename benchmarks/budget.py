@@ -10,14 +10,13 @@ of what the oracle does on the 16 examples.
 
 Proposers: the same number of metric calls for each. The same search over fillings of the embedded model, of
 random tokens, and of tokens as frequent as in the instructions the model was taught; and COPRO, GEPA and
-MIPROv2 (if optuna is installed) with a rewriter that draws whole instructions from those, which is more than
+MIPROv2 with a rewriter that draws whole instructions from those, which is more than
 a rewriter could know.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import logging
 import time
 from collections import Counter
@@ -139,7 +138,7 @@ def run_proposers(cell: Cell, infillers: dict[str, Infiller], caps: Sequence[int
         name: lambda metric, cap, filler=filler: infilled(cell, filler, metric, cap)
         for name, filler in infillers.items()
     }
-    for name in ("copro", "gepa", *(["mipro"] if importlib.util.find_spec("optuna") else [])):
+    for name in ("copro", "gepa", "mipro"):
         runs[name] = lambda metric, cap, name=name: rewritten(cell, name, metric, cap)
     rows = []
     for method, run in runs.items():

@@ -30,6 +30,7 @@ from dspy_diffusion_infill.training.schemes import ORACLE, VAGUE, Scheme, held_o
 from tests.doubles import rule_lm
 
 
+@pytest.mark.slow
 def test_the_demo_improves_a_vague_instruction_and_says_by_how_much(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -48,7 +48,7 @@ def memory_gib(plan: Plan) -> float:
     longest = plan.settings.max_tokens * -(-plan.settings.batch // plan.settings.num_batches)
     kept = 1 if plan.settings.gradient_checkpointing else 8 + 3 * inner / width  # widths a layer and token
     activations = 2 * longest * layers * width * kept
-    logits = 3 * 4 * min(MAX_LOGITS, longest * plan.start.vocabulary.num_ids)
+    logits = 4 * min(MAX_LOGITS, longest * plan.start.vocabulary.num_ids)
     return (4 * plan.start.num_parameters + 12 * trained + activations + logits) / GIB
 
 

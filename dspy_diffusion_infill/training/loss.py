@@ -8,9 +8,10 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
+
+from dspy_diffusion_infill.training.cross_entropy import cross_entropies
 
 IGNORED = -100
 """Label of a token that is not masked."""
@@ -74,7 +75,7 @@ def _losses_for_logits(head: nn.Module, read: Tensor, targets: Tensor) -> Iterat
 
 
 def _losses(logits_of: Any, hidden: Tensor, targets: Tensor) -> Tensor:
-    return cross_entropy(logits_of(hidden).float(), targets, reduction="none")
+    return cross_entropies(logits_of(hidden), targets)
 
 
 def _attention(mask: Tensor, network: Any) -> dict[str, Tensor]:

@@ -97,6 +97,7 @@ def evenly_unless_told(rows: list[dict], system: str, user: str) -> str:
     return f"[RESULT] {told[1] if told else right}"
 
 
+@pytest.mark.slow
 def test_a_planted_scale_is_recovered(summaries):
     # people's scores are not even; the judge's bias is to answer 1, 2, 3, 4, 5
     judge = Judge(GOOD, template="judge-no-reference")
