@@ -9,22 +9,17 @@ best, and its own figures could not be read.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-import dspy
-
-from benchmarks.rating import CALLS, Setting, domains, gain_line, gain_row, labels, tuned
+from benchmarks.cells import embedded, run_cells
+from benchmarks.rating import CALLS, Setting, gain_line, gain_row, labels, tuned
 from benchmarks.report import write_json
 from benchmarks.tasks import cells_parser
-from dspy_diffusion_infill.demo import score, split, task_lm
-from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
-from dspy_diffusion_infill.engine.model import load
+from dspy_diffusion_infill.demo import score, split, written_reviews
 from dspy_diffusion_infill.prompts.canvas import Infiller
-from dspy_diffusion_infill.prompts.last_line import LastLineAdapter
 from dspy_diffusion_infill.prompts.program import instructions_of
 from dspy_diffusion_infill.prompts.windows import SlidingWindow
 from dspy_diffusion_infill.traces import ConditionOn
@@ -105,17 +100,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--calls", type=int, default=CALLS, help="metric calls a compile")
     parser.add_argument("--figure", type=Path, help="SVG file for the figure")
     options = parser.parse_args(arguments)
-    logging.getLogger("dspy").setLevel(logging.WARNING)
-    started = time.monotonic()
-    infiller, rows = DiffusionInfiller(load("embedded")), []
-    (domain,) = domains(None, "")
-    with dspy.context(lm=task_lm(None), adapter=LastLineAdapter()):
-        for scheme in held_out_schemes()[: options.schemes]:
-            for seed in options.seeds:
-                about = (options.steps, options.condition_on, options.calls)
-                found = run_cell(domain.reviews, scheme, seed, infiller, *about)
-                rows += found
-                print(*map(_line, found), sep="\n", flush=True)
+    started, rows = time.monotonic(), []
+    same = {"steps": options.steps, "condition_on": options.condition_on, "calls": options.calls}
+    for found in run_cells(_run_cell, held_out_schemes()[: options.schemes], options.seeds, **same):
+        rows += found
+        print(*map(_line, found), sep="\n", flush=True)
     summary = summarize(rows, options.steps)
     print(f"\n{'':<28}{'score':>8}{'gain':>9}  95 % over cells")
     print(*map(gain_line, summary), sep="\n")
@@ -124,6 +113,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.json:
         bars = {f"gain_{row['steps']}_steps": row["gain"] for row in summary}
         write_json(options.json, rows=[*rows, *summary], bars=bars, seeds=options.seeds, started=started)
+
+
+def _run_cell(scheme: Scheme, seed: int, **same: Any) -> list[dict[str, Any]]:
+    return run_cell(written_reviews("test"), scheme, seed, embedded(), **same)
 
 
 def _line(row: Mapping[str, Any]) -> str:

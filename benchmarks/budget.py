@@ -16,8 +16,6 @@ a rewriter could know.
 
 from __future__ import annotations
 
-import argparse
-import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -28,15 +26,14 @@ import dspy
 from dspy.teleprompt import COPRO, GEPA, MIPROv2, Teleprompter
 
 from benchmarks.budget_bars import Row, bars
+from benchmarks.cells import embedded, run_cells
 from benchmarks.report import write_json
 from benchmarks.rewriter import rewriter_lm
 from benchmarks.tasks import RandomInfiller, cells_parser
 from dspy_diffusion_infill import Budget, Denoising, DiffusionInfill, Selection, SlidingWindow
-from dspy_diffusion_infill.demo import exact, score, split, task_lm, vague_program, written_reviews
+from dspy_diffusion_infill.demo import exact, score, split, vague_program, written_reviews
 from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
-from dspy_diffusion_infill.engine.model import load
 from dspy_diffusion_infill.prompts.canvas import Infiller
-from dspy_diffusion_infill.prompts.last_line import LastLineAdapter
 from dspy_diffusion_infill.prompts.program import instructions_of, with_instructions
 from dspy_diffusion_infill.search.base import run_base
 from dspy_diffusion_infill.search.budget import Meter
@@ -184,9 +181,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--parts", nargs="+", choices=("rules", "proposers"), default=["rules", "proposers"])
     parser.add_argument("--calls", type=int, nargs="+", default=list(CALLS))
     given = parser.parse_args(arguments)
-    logging.getLogger("dspy").setLevel(logging.WARNING)
-    started = time.monotonic()
-    rows = run(given)
+    started, rows = time.monotonic(), list[Row]()
+    same = {"parts": given.parts, "caps": given.calls}
+    for new in run_cells(_run_cell, held_out_schemes()[: given.schemes], given.seeds, **same):
+        rows += new
+        print(*map(_line, new), sep="\n", flush=True)
     found = bars(rows)
     for name, value in found.items():
         print(f"{name:24} {value:.3f}")
@@ -194,24 +193,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_json(given.json, rows=list(map(asdict, rows)), bars=found, seeds=given.seeds, started=started)
 
 
-def run(given: argparse.Namespace) -> list[Row]:
-    """Every cell, printed as it comes."""
-    infiller = DiffusionInfiller(load("embedded"))
+def _run_cell(scheme: Scheme, seed: int, *, parts: Sequence[str], caps: Sequence[int]) -> list[Row]:
+    cell, infiller = Cell(scheme, seed, *split(written_reviews("test"), scheme, seed)), embedded()
     fillers = {"infill": infiller, "random": RandomInfiller(infiller), "unigram": UnigramInfiller(infiller)}
-    rows: list[Row] = []
-    with dspy.context(lm=task_lm(None), adapter=LastLineAdapter(), num_threads=8):
-        for scheme in held_out_schemes()[: given.schemes]:
-            for seed in given.seeds:
-                cell = Cell(scheme, seed, *split(written_reviews("test"), scheme, seed))
-                new = run_rules(cell, infiller) if "rules" in given.parts else []
-                if "proposers" in given.parts:
-                    new += run_proposers(cell, cast(dict[str, Infiller], fillers), given.calls)
-                for row in new:
-                    print(
-                        row.scheme, row.seed, row.start, row.method, row.cap, row.calls, f"{row.held_out:.2f}"
-                    )
-                rows += new
+    rows = run_rules(cell, infiller) if "rules" in parts else []
+    if "proposers" in parts:
+        rows += run_proposers(cell, cast(dict[str, Infiller], fillers), caps)
     return rows
+
+
+def _line(row: Row) -> str:
+    cap = "" if row.cap is None else row.cap
+    found = f"{row.calls:>6} calls  gain {row.gain:+.2f}  held out {row.held_out:.2f}  {row.instructions!r}"
+    return f"{row.scheme:<24} seed {row.seed}  {row.start:<5} {row.method:<8}{cap:>5}{found}"
 
 
 if __name__ == "__main__":

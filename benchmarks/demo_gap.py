@@ -11,20 +11,15 @@ what infilling wrote, each cell clipped at the oracle's own gain, over the mean 
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import cache
-from itertools import product
-from multiprocessing import get_context
 from random import Random
 from statistics import mean
 
 import dspy
-import torch
 
+from benchmarks.cells import embedded, run_cells
 from benchmarks.report import write_json
 from benchmarks.tasks import (
     Domain,
@@ -34,11 +29,8 @@ from benchmarks.tasks import (
     real_reviews,
     real_sentences,
 )
-from dspy_diffusion_infill.demo import infill, score, split, task_lm, written_reviews
-from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
-from dspy_diffusion_infill.engine.model import load
+from dspy_diffusion_infill.demo import infill, score, split, written_reviews
 from dspy_diffusion_infill.prompts.canvas import Infiller
-from dspy_diffusion_infill.prompts.last_line import LastLineAdapter
 from dspy_diffusion_infill.prompts.program import instructions_of
 from dspy_diffusion_infill.training.schemes import (
     ORACLE,
@@ -120,7 +112,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     domains = [Domain("written", written_reviews("test")), Domain("generated", generated_reviews())]
     if options.data:
         domains.append(Domain("sst", real_reviews(options.data, options.split)))
-    cells = run(domains, held_out_schemes()[: options.schemes], options.seeds)
+    cells = []
+    for cell in run_cells(_run_cell, domains, held_out_schemes()[: options.schemes], options.seeds):
+        cells.append(cell)
+        print(_line(cell), flush=True)
     summarize(cells, print)
     if options.json:
         bars = {
@@ -133,30 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
 
 
-def run(domains: Sequence[Domain], schemes: Sequence[Scheme], seeds: Sequence[int]) -> list[Cell]:
-    """Every cell, printed as it comes: one at a time on each core, which is quicker than all cores on one."""
-    places, cells = product(domains, schemes, seeds), []
-    with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=_use_one_core) as pool:
-        for cell in pool.map(_run_cell, *zip(*places, strict=True)):
-            cells.append(cell)
-            print(_line(cell), flush=True)
-    return cells
-
-
-def _use_one_core() -> None:
-    logging.getLogger("dspy").setLevel(logging.ERROR)  # it warns of every answer that ends at its last token
-    torch.set_num_threads(1)
-
-
-@cache
-def _infillers() -> tuple[DiffusionInfiller, RandomInfiller]:
-    infiller = DiffusionInfiller(load("embedded"))
-    return infiller, RandomInfiller(infiller)
-
-
 def _run_cell(domain: Domain, scheme: Scheme, seed: int) -> Cell:
-    with dspy.context(lm=task_lm(None), adapter=LastLineAdapter()):
-        return run_cell(domain, scheme, seed, *_infillers())
+    return run_cell(domain, scheme, seed, embedded(), RandomInfiller(embedded()))
 
 
 def _line(cell: Cell) -> str:

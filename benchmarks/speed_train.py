@@ -27,7 +27,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback, TrainingArguments
+from transformers import LlamaConfig, LlamaForCausalLM, PrinterCallback, TrainerCallback, TrainingArguments
 
 from benchmarks.report import write_json
 from dspy_diffusion_infill.engine.llada import CHAT
@@ -128,6 +128,7 @@ class Loop:
             optimizers=(self.optimizer, None),
             callbacks=[clock],
         )
+        trainer.remove_callback(PrinterCallback)
         loss = trainer.train().training_loss
         return clock.seconds, loss
 

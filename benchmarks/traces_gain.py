@@ -10,7 +10,6 @@ names the right label; or the same with each other's feedback (the control: the 
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,14 +17,12 @@ from typing import Any
 
 import dspy
 
+from benchmarks.cells import embedded, run_cells
 from benchmarks.rating import CALLS, Setting, domains, gain_line, gain_row, labels, tuned
 from benchmarks.report import write_json
 from benchmarks.tasks import Domain, cells_parser, real_sentences
-from dspy_diffusion_infill.demo import score, split, task_lm
-from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
-from dspy_diffusion_infill.engine.model import load
+from dspy_diffusion_infill.demo import score, split
 from dspy_diffusion_infill.prompts.canvas import Infiller
-from dspy_diffusion_infill.prompts.last_line import LastLineAdapter
 from dspy_diffusion_infill.prompts.program import instructions_of
 from dspy_diffusion_infill.training.schemes import VAGUE, Scheme, held_out_schemes
 
@@ -93,15 +90,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = real_sentences(cells_parser(__doc__))
     parser.add_argument("--calls", type=int, default=CALLS, help="metric calls a compile")
     options = parser.parse_args(arguments)
-    logging.getLogger("dspy").setLevel(logging.WARNING)
-    started = time.monotonic()
-    infiller, cells = DiffusionInfiller(load("embedded")), []
-    with dspy.context(lm=task_lm(None), adapter=LastLineAdapter()):
-        for domain in domains(options.data, options.split):
-            for scheme in held_out_schemes()[: options.schemes]:
-                for seed in options.seeds:
-                    cells.append(run_cell(domain, scheme, seed, infiller, options.calls))
-                    print(_line(cells[-1]), flush=True)
+    started, cells = time.monotonic(), []
+    axes = (domains(options.data, options.split), held_out_schemes()[: options.schemes], options.seeds)
+    for cell in run_cells(_run_cell, *axes, calls=options.calls):
+        cells.append(cell)
+        print(_line(cell), flush=True)
     rows = summarize(cells)
     print(f"\n{'':<28}{'score':>8}{'gain':>9}  95 % over cells")
     for row in rows:
@@ -109,6 +102,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.json:
         everything = [*map(asdict, cells), *rows]
         write_json(options.json, rows=everything, bars=bars(rows), seeds=options.seeds, started=started)
+
+
+def _run_cell(domain: Domain, scheme: Scheme, seed: int, *, calls: int) -> Cell:
+    return run_cell(domain, scheme, seed, embedded(), calls)
 
 
 def _line(cell: Cell) -> str:

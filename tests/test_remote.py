@@ -53,6 +53,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.infiller, self.broken, self.requests, self.keys = ScriptedInfiller("well", "ill"), [], [], []
         self.limits, self.scorer = dict(LIMITS), {"scorer": True}
+        self.gate = threading.Barrier(1)
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
     def answer(self, path, body):
@@ -64,6 +65,7 @@ class Server(ThreadingHTTPServer):
             if "text" in body:
                 return {"offsets": self.infiller.offsets(body["text"])}
             return {"num_tokens": self.infiller.num_tokens(read(body["canvas"], body["context"]))}
+        self.gate.wait(30)
         if path == "/v1/score":
             return {"nll_per_token": [len("".join(canvas["texts"])) / 2 for canvas in body["canvases"]]}
         canvases = [read(canvas, body["context"]) for canvas in body["canvases"]]
@@ -156,7 +158,17 @@ def test_what_is_too_large_for_one_request_is_divided(server):
         found = remote.infill(canvases, num_candidates=2, seed=1)
     assert found == server.infiller.infill(canvases, num_candidates=2, seed=1)
     asked = [body["canvases"] for path, body in server.requests if path == "/v1/infill"]
-    assert [len(part) for part in asked] == [3, 2, 1, 1]
+    assert sorted(map(len, asked)) == [1, 1, 2, 3]
+
+
+def test_the_requests_of_one_call_are_under_way_together(server):
+    """Canvases of four contexts are four requests; each is answered once all have come."""
+    server.gate = threading.Barrier(4)
+    canvases = [Canvas(CANVAS.messages, (Message.text("user", str(n)),)) for n in range(4)]
+    with RemoteInfiller(server.url) as remote:
+        found = remote.infill(canvases, num_candidates=1, seed=1)
+        assert remote.nll_per_token(canvases, [["a" * n] for n in range(4)]) == [0.0, 0.5, 1.0, 1.5]
+    assert found == server.infiller.infill(canvases, num_candidates=1, seed=1)
 
 
 def test_scores_keep_their_order_when_they_are_asked_for_in_parts(server):
@@ -165,9 +177,10 @@ def test_scores_keep_their_order_when_they_are_asked_for_in_parts(server):
         found = remote.nll_per_token([CANVAS, BARE, CANVAS, BARE, CANVAS], [["a" * n] for n in range(5)])
     assert found == [0.0, 0.5, 1.0, 1.5, 2.0]
     asked = [body for path, body in server.requests if path == "/v1/score"]
-    assert [len(body["canvases"]) for body in asked] == [2, 1, 2]
+    assert sorted(len(body["canvases"]) for body in asked) == [1, 2, 2]
     assert {body["user"] for body in asked} == {asked[0]["user"]}
-    assert asked[0]["canvases"][1]["texts"] == ["aa"]
+    texts = sorted(canvas["texts"] for body in asked for canvas in body["canvases"])
+    assert texts == [["a" * n] for n in range(5)]
 
 
 def test_long_texts_are_divided_among_requests():

@@ -7,6 +7,7 @@ import time
 import uuid
 import weakref
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Self
 
@@ -16,10 +17,12 @@ from dspy_diffusion_infill.errors import CanvasError, InfillerUnavailableError
 from dspy_diffusion_infill.prompts.canvas import Canvas, Denoising, Filling
 from dspy_diffusion_infill.serving.retrying import seconds_to_wait, worth_another_try
 from dspy_diffusion_infill.serving.wire import (
+    Part,
     canvas_to_json,
     context_to_json,
     denoising_to_json,
     filling_from_json,
+    in_order,
     requests_for,
 )
 
@@ -28,12 +31,16 @@ KEEP_ALIVE_S = 3.0
 """Less than the server's: a connection is not used again while the other side closes it."""
 
 
+TOGETHER = 16
+"""Requests of one call that are under way."""
+
+
 class RemoteInfiller:
     """Fills canvases on a server (`diffusion-infill serve`); an `Infiller` and a `Scorer`, for many threads.
 
     The server is asked once at construction, without a second try. Later requests are tried again, with
     pauses, when the server is busy (429, 503) or the connection fails; what is too large for one request is
-    divided. `ainfill` is the same for `await`.
+    divided, and so are canvases of different contexts. `ainfill` is the same for `await`.
 
     Args:
         url: Of the server, e.g. `http://127.0.0.1:8011`.
@@ -133,23 +140,18 @@ class RemoteInfiller:
             CanvasError: If the server cannot lay a canvas out, or finds it too large.
             InfillerUnavailableError: If it does not answer, after all tries.
         """
-        found: dict[int, list[Filling]] = {}
-        for members, part in requests_for(canvases, num_candidates, self._limits):
-            answer = self._ask("POST", "/v1/infill", self._body(part, num_candidates, seed))
-            found.update(zip(members, self._fillings(answer, len(members)), strict=True))
-        return [found[index] for index in range(len(canvases))]
+        parts = list(requests_for(canvases, num_candidates, self._limits))
+        answers = self._post_all("/v1/infill", [self._body(part, num_candidates, seed) for _, part in parts])
+        return in_order(parts, map(self._fillings, parts, answers))
 
     async def ainfill(
         self, canvases: Sequence[Canvas], *, num_candidates: int, seed: int
     ) -> list[list[Filling]]:
-        """As `infill`; its requests are under way all at once."""
+        """As `infill`, for `await`."""
         parts = list(requests_for(canvases, num_candidates, self._limits))
         bodies = [self._body(part, num_candidates, seed) for _, part in parts]
         answers = await asyncio.gather(*(self._aask("POST", "/v1/infill", body) for body in bodies))
-        found: dict[int, list[Filling]] = {}
-        for (members, _), answer in zip(parts, answers, strict=True):
-            found.update(zip(members, self._fillings(answer, len(members)), strict=True))
-        return [found[index] for index in range(len(canvases))]
+        return in_order(parts, map(self._fillings, parts, answers))
 
     def nll_per_token(self, canvases: Sequence[Canvas], texts: Sequence[Sequence[str]]) -> list[float]:
         """Negative log-likelihood of texts in the masked parts of canvases, in nats per token; see `Scorer`.
@@ -162,18 +164,16 @@ class RemoteInfiller:
             raise InfillerUnavailableError(
                 f"{self.url} must score canvases (/v1/score); it does not. Serve the model with this version."
             )
-        found: dict[int, float] = {}
-        for members, part in requests_for(canvases, 1, self._limits, texts):
-            answer = self._ask("POST", "/v1/score", {**part, "user": self._user})
-            found.update(zip(members, self._read(answer, "nll_per_token", list), strict=True))
-        return [found[index] for index in range(len(canvases))]
+        parts = list(requests_for(canvases, 1, self._limits, texts))
+        answers = self._post_all("/v1/score", [{**part, "user": self._user} for _, part in parts])
+        return in_order(parts, [self._read(answer, "nll_per_token", list) for answer in answers])
 
     def _body(self, part: Json, num_candidates: int, seed: int) -> Json:
         how = denoising_to_json(self.denoising)
         return {**part, "n": num_candidates, "seed": seed, "user": self._user, **how}
 
-    def _fillings(self, answer: Json, count: int) -> list[list[Filling]]:
-        fillings = self._read(answer, "fillings", list)
+    def _fillings(self, part: Part, answer: Json) -> list[list[Filling]]:
+        fillings, count = self._read(answer, "fillings", list), len(part[0])
         try:
             found = [[filling_from_json(filling) for filling in each] for each in fillings]
         except (KeyError, TypeError, ValueError) as error:
@@ -181,6 +181,11 @@ class RemoteInfiller:
         if len(found) != count:
             raise InfillerUnavailableError(f"{self.url} must fill {count} canvases; got {len(found)}.")
         return found
+
+    def _post_all(self, path: str, bodies: Sequence[Json]) -> list[Json]:
+        """Under way together, so that the server works on them in one batch."""
+        with ThreadPoolExecutor(TOGETHER) as pool:
+            return list(pool.map(lambda body: self._ask("POST", path, body), bodies))
 
     def _ask(self, method: str, path: str, body: Json | None = None) -> Json:
         for attempt in range(self._retries + 1):

@@ -8,9 +8,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from itertools import chain
+from operator import itemgetter
+from typing import Any, TypeVar
 
 from dspy_diffusion_infill.prompts.canvas import Canvas, Denoising, Filling, Masked, Message
+
+Part = tuple[list[int], dict[str, Any]]
+"""The canvases that go into one request, by index, and the request's `canvases` and `context`."""
+Found = TypeVar("Found")
 
 
 def canvas_to_json(canvas: Canvas) -> dict[str, Any]:
@@ -59,7 +65,7 @@ def requests_for(
     num_candidates: int,
     limits: Mapping[str, float],
     texts: Sequence[Sequence[str]] | None = None,
-) -> Iterator[tuple[list[int], dict[str, Any]]]:
+) -> Iterator[Part]:
     """Divide canvases among requests: one context each, and no larger than a server takes.
 
     Args:
@@ -67,9 +73,6 @@ def requests_for(
         num_candidates: Fillings of each.
         limits: The server's: canvases, new_tokens and body_bytes of a request.
         texts: In the masked parts of each canvas, where they are to be scored.
-
-    Returns:
-        Indices of the canvases of each request, and its `canvases` and `context`.
     """
     sharing: dict[tuple[Message, ...], list[int]] = {}
     for index, canvas in enumerate(canvases):
@@ -85,6 +88,12 @@ def requests_for(
         room = int(limits["body_bytes"]) - _size(turns) - 4096
         for part in _divided(sizes, int(limits["canvases"]), int(limits["new_tokens"]), room):
             yield part, {"canvases": [written[index] for index in part], "context": turns}
+
+
+def in_order(parts: Iterable[Part], found: Iterable[Sequence[Found]]) -> list[Found]:
+    """What was found for the canvases of each part, in the order of the canvases before they were divided."""
+    pairs = (zip(part[0], each, strict=True) for part, each in zip(parts, found, strict=True))
+    return [one for _, one in sorted(chain.from_iterable(pairs), key=itemgetter(0))]
 
 
 def _divided(
