@@ -31,6 +31,7 @@ PURE = {
     "search.budget",
     "search.edits",
     "search.events",
+    "search.hardness",
     "search.journal",
     "search.repeats",
     "search.screening",

@@ -168,10 +168,11 @@ def test_too_many_unscored_examples_stop_the_run(lm):
 
 
 def test_hard_examples_come_first(lm):
+    """By the scores of all candidates: 5 to 7 are wrong in two runs of two, 0 in one; 3 was never run."""
     board = evaluator()
-    run(board, WARM)
-    board.put_hard_examples_first(WARM)
-    assert board.examples == [5, 6, 7, 0, 1, 2, 3, 4]
+    board.run([(WARM, n) for n in (0, 1, 2, 5, 6, 7)] + [(VAGUE, n) for n in (0, 5, 6, 7)] + [(WARM, 4)])
+    board.put_hard_examples_first()
+    assert board.examples == [5, 6, 7, 0, 1, 2, 4, 3]
 
 
 def test_calls_of_good_runs_are_kept_by_predictor(lm):

@@ -20,6 +20,11 @@ class Table:
         self.seen = [{} for _ in rows]
         self.seen[0] = dict(enumerate(rows[0]))
 
+    def put_hard_examples_first(self):
+        """By a column's mean of what was seen."""
+        columns = [[scores[n] for scores in self.seen if n in scores] for n in range(len(self.examples))]
+        self.examples = sorted(self.examples, key=lambda n: sum(columns[n]) / len(columns[n]))
+
     def run(self, pairs):
         for candidate, example in pairs:
             if example not in self.seen[candidate]:
@@ -85,6 +90,22 @@ def test_hopeless_candidates_stop_at_the_first_block():
     table = Table([incumbent, hopeless, winner])
     assert table.select("race") == 2
     assert table.calls == 4 + 12  # one block, and the winner in full
+
+
+def test_many_hopeless_candidates_stop_at_the_example_that_rules_them_out():
+    """After the first block and the winner, the others run example by example: at the fifth all are out."""
+    incumbent, hopeless, winner = [0.0] * 8, [0.0, 1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0], [1.0] * 7 + [0.0]
+    table = Table([incumbent, *[hopeless] * 16, winner])  # earlier ones would win a tie
+    assert table.select("race") == 17
+    assert table.calls == 8 + 16 * 5
+
+
+def test_examples_that_most_lost_on_come_first():
+    """Earlier runs show that the last four are hard: there the hopeless stop after the first block."""
+    incumbent, hopeless, winner = [1.0] * 4 + [0.0] * 4, [1.0] * 4 + [0.0] * 4, [1.0] * 8
+    table = Table([incumbent, winner, hopeless, hopeless])
+    assert table.select("race") == 1
+    assert table.calls == 8 + 2 * 4
 
 
 def test_a_candidate_that_failed_three_times_in_the_first_block_is_dropped():

@@ -14,6 +14,7 @@ from dspy_diffusion_infill.prompts.candidates import Candidate, key
 from dspy_diffusion_infill.search.budget import Meter
 from dspy_diffusion_infill.search.fingerprint import digest
 from dspy_diffusion_infill.search.gains import Gain, paired_gain
+from dspy_diffusion_infill.search.hardness import Hardness
 from dspy_diffusion_infill.search.harvest import snapshot
 from dspy_diffusion_infill.search.journal import Journal
 from dspy_diffusion_infill.search.metrics import Metric, score_set
@@ -71,7 +72,7 @@ class Evaluator:
         self._journal, self._demos = journal, snapshot(program, {}).demos
         self._order = list(range(repeats * len(examples)))
         self._runs: dict[Prompt, dict[int, Run]] = {}
-        self._lowest, self._highest = 0.0, float("-inf")
+        self._lowest, self._highest, self._hardness = 0.0, float("-inf"), Hardness()
         self.unscored: dict[int, str] = {}
         """Examples that count for no candidate, with the metric's reason."""
         self.num_failures = 0
@@ -89,10 +90,9 @@ class Evaluator:
         """The examples that count, in the order in which to score them."""
         return [example for example in self._order if example not in self.unscored]
 
-    def put_hard_examples_first(self, candidate: Candidate) -> None:
-        """Order the examples by a candidate's scores, lowest first: there the next ones lose soonest."""
-        runs = self.runs(candidate)
-        self._order.sort(key=lambda example: self._score(runs[example]) if example in runs else float("inf"))
+    def put_hard_examples_first(self) -> None:
+        """Order the examples by their mean scores so far, lowest first: there candidates lose soonest."""
+        self._order.sort(key=self._hardness.mean)
 
     def add(self, candidate: Candidate, example: int, score: float) -> None:
         """Take over a score found elsewhere."""
@@ -196,10 +196,8 @@ class Evaluator:
                 used = {"tokens": self._meter.tokens, "usd": self._meter.usd}
                 self._journal.write(self._journal_place(places[number]), {**run.record(), **used})
 
-        tasks = (
-            (self._variants.get(candidate, place[1] // self._num_examples), place[1], keep_traces)
-            for place, candidate in wanted.items()
-        )
+        get, size = self._variants.get, self._num_examples
+        tasks = ((get(one, place[1] // size), place[1], keep_traces) for place, one in wanted.items())
         runs = self._runner.run_all(tasks, len(places), keep)
         return {place: run for place, run in zip(places, runs, strict=True) if run is not None}
 
@@ -236,6 +234,8 @@ class Evaluator:
         self.num_failures += run.failure is not None
         if run.unscored is not None:
             self.unscored[place[1]] = run.unscored
+        else:
+            self._hardness.add(place[1], self._score(run))
         if run.score is not None:
             self._lowest, self._highest = min(self._lowest, run.score), max(self._highest, run.score)
 

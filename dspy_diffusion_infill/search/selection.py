@@ -16,7 +16,9 @@ SetMetric = Callable[[list[Any], list[float]], float]
 """(examples, what the metric returned for each) -> one score for them all, higher is better."""
 
 BLOCK = 4
-"""Examples between two looks at a race; small, so that hopeless candidates stop early."""
+"""Examples that all candidates run on before the first look at a race."""
+WIDTH = 16
+"""Runs between two later looks, or one a candidate: enough for threads, and hopeless ones stop early."""
 MAX_FAILURES = 3
 """Failures in the first block that drop a candidate."""
 TOLERANCE = 1e-9
@@ -93,6 +95,10 @@ class Board(Protocol):
         """The validation examples that count, in the order in which to score them."""
         ...
 
+    def put_hard_examples_first(self) -> None:
+        """Order the examples by all scores so far: candidates lose soonest on those that most lost on."""
+        ...
+
     def run(self, pairs: Iterable[tuple[Candidate, int]]) -> bool:
         """Score candidates on examples, those not scored yet; False if a cap or an outage left some out."""
         ...
@@ -146,7 +152,8 @@ class _Race:
         self.broken = set[int]()
 
     def run(self) -> None:
-        """All run the first block; the most promising runs to the end; the others follow block by block."""
+        """All run the first block; the most promising runs to the end; the others follow bit by bit."""
+        self.board.put_hard_examples_first()
         num_examples = len(self.board.examples)
         if not self._advance(self._hopeful(), BLOCK):
             return
@@ -155,8 +162,10 @@ class _Race:
         promising = max(self._hopeful(), key=self._total, default=None)
         if promising is None or not self._advance([promising], num_examples):
             return
-        for reach in range(2 * BLOCK, num_examples + BLOCK, BLOCK):
-            if not self._advance(self._hopeful(), reach):
+        reach = BLOCK
+        while runners := self._hopeful():
+            reach += max(1, WIDTH // len(runners))
+            if not self._advance(runners, reach):
                 return
 
     def leader(self) -> Candidate:

@@ -52,7 +52,6 @@ def find_start(found: BaseResult, session: Session, *, reuse: bool) -> Start:
         found.hand_over(board.add)
     needs_calls = session.selection.shots > 0 and needs_traces(found.program, task.trainset)
     start = _score(found, task.student, board, keep_traces=needs_calls)
-    board.put_hard_examples_first(start)
     calls = _good_calls(start, found, session, board) if needs_calls else {}
     return Start(found.program, start, board, calls)
 
