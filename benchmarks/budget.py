@@ -19,13 +19,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
 import dspy
 from dspy.teleprompt import COPRO, GEPA, MIPROv2, Teleprompter
 
-from benchmarks.budget_bars import Row, bars
+from benchmarks.budget_bars import Row, bars, fewest_calls
 from benchmarks.cells import embedded, run_cells
 from benchmarks.report import write_json
 from benchmarks.rewriter import rewriter_lm
@@ -117,7 +117,9 @@ def run_rules(cell: Cell, infiller: Infiller) -> list[Row]:
             )
             program = with_instructions(vague_program(), {"self": text})
             tuned = optimizer.compile(program, trainset=cell.shots)
-            rows.append(cell.row(start, name, None, metric, text, instructions_of(tuned)["self"]))
+            row = cell.row(start, name, None, metric, text, instructions_of(tuned)["self"])
+            fewest = fewest_calls(vars(tuned)["trial_logs"], metric.calls, len(cell.shots))
+            rows.append(replace(row, fewest=fewest))
     return rows
 
 

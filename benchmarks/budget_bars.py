@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any
 
 RULES = ("full", "race", "screen")
 OTHERS = ("random", "unigram", "copro", "gepa", "mipro")
@@ -27,6 +28,8 @@ class Row:
     """On the examples compiled on."""
     held_out: float
     instructions: str
+    fewest: int | None = None
+    """Of a rule that scores all in full: the calls that any rule needs to be sure of the same winners."""
 
 
 def bars(rows: Sequence[Row]) -> dict[str, float]:
@@ -38,6 +41,7 @@ def bars(rows: Sequence[Row]) -> dict[str, float]:
             found[f"race_call_share{suffix}"] = share(race, full, "calls")
             same = [ours.instructions == theirs.instructions for ours, theirs in zip(race, full, strict=True)]
             found[f"race_same_winner{suffix}"] = fmean(same)
+            found[f"fewest_call_share{suffix}"] = share(full, full, "fewest", "calls")
             if not suffix:
                 found["screen_call_share"] = share(screen, full, "calls")
                 found["screen_gain_share"] = share(screen, full, "gain")
@@ -58,7 +62,27 @@ def rows_of(rows: Sequence[Row], start: str, method: str) -> list[Row]:
     return [row for row in rows if (row.start, row.method, row.cap) == (start, method, None)]
 
 
-def share(ours: Sequence[Row], theirs: Sequence[Row], name: str) -> float:
-    """Ratio of sums; not a number where theirs is 0."""
-    total = sum(getattr(row, name) for row in theirs)
+def share(ours: Sequence[Row], theirs: Sequence[Row], name: str, other: str | None = None) -> float:
+    """Ratio of sums, of another number of theirs if it is named; not a number where theirs is 0."""
+    total = sum(getattr(row, other or name) for row in theirs)
     return sum(getattr(row, name) for row in ours) / total if total else float("nan")
+
+
+def fewest_calls(trials: Sequence[Mapping[str, Any]], calls: int, num_examples: int) -> int:
+    """The calls without which the winners of a run's windows are not certain, where scores are 0 or 1.
+
+    A winner must be scored in full, and any other candidate fail as often as the winner did; at best its
+    failures come first.
+
+    Args:
+        trials: Every window of a run that scored all candidates in full.
+        calls: Of the run.
+        num_examples: On which each was scored.
+    """
+    saved = 0
+    for trial in trials:
+        failures = num_examples - round(num_examples * trial["score"])
+        losers = sum(tried["text"] != trial["after"] for tried in trial["candidates"])
+        needed = num_examples * (len(trial["candidates"]) - losers) + failures * losers
+        saved += max(0, trial["metric_calls"] - needed)
+    return calls - saved
