@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from difflib import SequenceMatcher
 from importlib import metadata
+from itertools import chain, groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,6 +26,8 @@ from dspy_diffusion_infill.errors import SettingsError
 RESULTS = ("detailed_results", "trial_logs", "candidate_programs")
 DISTRIBUTIONS = ("dspy", "torch", "transformers")
 """Whose versions a report names beside our own, as far as they are installed."""
+WORD = re.compile(r"(\s*)([\u2e80-\uffdc]|[^\s\u2e80-\uffdc]+|\Z)")
+"""Spaces and the word after them; a character of a script without spaces, e.g. Chinese, is a word."""
 
 
 def write_report(program: object, folder: str | os.PathLike[str]) -> Path:
@@ -130,11 +133,20 @@ def _number(value: float | None) -> str:
 
 
 def _diff(before: str, after: str) -> list[tuple[str, str]]:
-    """Cut two texts, at words, into pieces that are the same (equal pairs) or differ."""
-    old, new = (re.findall(r"\s+|\S+", text) for text in (before, after))
-    # spaces as junk: they are the same only beside a word that is
-    codes = SequenceMatcher(str.isspace, old, new, autojunk=False).get_opcodes()
-    return [("".join(old[a:b]), "".join(new[c:d])) for _, a, b, c, d in codes]
+    """Cut two texts, at words, into pieces that are the same (equal pairs) or differ, in turn."""
+    old, new = WORD.findall(before), WORD.findall(after)
+    codes = SequenceMatcher(None, [word for _, word in old], [word for _, word in new], autojunk=False)
+    pairs: list[tuple[str, str]] = []
+    for kind, a, b, c, d in codes.get_opcodes():
+        left, right = list(chain(*old[a:b])), list(chain(*new[c:d]))  # spaces, word, spaces, word, ...
+        if kind == "equal":
+            pairs += zip(left, right, strict=True)  # the same words; the spaces may differ
+        else:
+            head = 1 if kind == "replace" else 0  # the spaces before the first word may be the same
+            pairs += zip(left[:head], right[:head], strict=True)
+            pairs.append(("".join(left[head:]), "".join(right[head:])))
+    runs = groupby(filter(any, pairs), key=lambda pair: pair[0] == pair[1])
+    return [("".join(left), "".join(right)) for left, right in (zip(*run, strict=True) for _, run in runs)]
 
 
 def _curve(run: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -40,6 +40,13 @@ def test_help_names_every_command_and_the_exit_codes():
     assert "0 fine, 1 the run failed, 2 what was asked for cannot be done" in found.output
 
 
+@pytest.mark.parametrize("group", [[], ["judge"]])
+def test_no_command_is_cut_short_where_80_columns_list_it(group: list[str]):
+    found = CliRunner().invoke(cli.app, [*group, "--help"], env={"COLUMNS": "80"})
+    _, commands = found.output.split("Commands:\n")
+    assert not [line for line in commands.splitlines() if "..." in line or not line.endswith(".")]
+
+
 def test_help_takes_less_than_half_a_second():
     assert min(seconds_of(AS_INSTALLED, "--help") for _ in range(3)) < 0.5
 

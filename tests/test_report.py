@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from dspy_diffusion_infill import CompactAdapter, Denoising, DiffusionInfill
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.report import RESULTS, _curve, _diff, html_report, markdown_summary, write_report
+from tests.contrast import contrast
 from tests.doubles import ScriptedInfiller, exact, obey, reviews, rule_lm
 
 HOSTILE = "</style><script>alert(1)</script> {{ seed }} `tick`\n```\n<img src=x onerror='a'>"
@@ -196,6 +197,14 @@ def test_every_window_has_a_row_and_the_accepted_ones_stand_out(run):
     assert "unprintable" in rows[0]
 
 
+def test_many_windows_are_folded_and_few_are_not(run):
+    assert ("open", None) in Page(html_report(run)).attributes
+    run["trial_logs"] = [trial(accepted=n == 7, after="Grade") for n in range(41)]
+    page = Page(html_report(run))
+    assert ("open", None) not in page.attributes
+    assert "41, of which 1 accepted" in page.of("summary")
+
+
 def test_candidates_stand_best_first_and_at_most_ten(run):
     run["candidate_programs"] *= 6
     page = Page(html_report(run))
@@ -213,6 +222,22 @@ def test_the_curve_steps_up_where_a_window_was_accepted(run):
 def test_a_run_that_gained_nothing_has_a_flat_curve(run):
     run["trial_logs"] = [trial()]
     assert _curve(run)["path"] == "M50.0 50.0H75.0V50.0H100"
+    assert 'class="scale upright flat"' in html_report(run)
+
+
+def test_a_run_that_changed_nothing_says_nothing_of_a_gain(run):
+    run["detailed_results"]["instructions_after"] = run["detailed_results"]["instructions_before"]
+    assert "unconfirmed" not in html_report(run)
+    assert "unconfirmed" not in markdown_summary(run)
+
+
+def test_a_long_text_that_a_candidate_kept_is_cut_in_its_middle(run):
+    kept = " word" * 99
+    run["detailed_results"]["instructions_before"]["self"] = f"Rate{kept}"
+    run["candidate_programs"] = [{"score": 1.0, "instructions": {"self": f"Grade{kept}"}}]
+    _, best = html_report(run).split("Best candidates")
+    text = Page(best.partition("<h2>Settings")[0].removeprefix("</h2>")).text
+    assert f"Grade{kept[:100]} … {kept[-100:]}" in text
 
 
 def test_a_run_that_ended_before_the_start_was_scored_says_so(run):
@@ -251,6 +276,35 @@ def test_the_page_fetches_nothing(run):
     assert ("content", "default-src 'none'; style-src 'unsafe-inline'") in page.attributes
 
 
+def test_the_page_fits_phones_and_both_schemes(run):
+    page = Page(html_report(run))
+    assert ("lang", "en") in page.attributes
+    assert ("content", "width=device-width, initial-scale=1") in page.attributes
+    assert ("content", "light dark") in page.attributes
+    labels = [value for name, value in page.attributes if name == "data-label"]
+    assert labels == [*("Pass", "Gain", "Score", "Calls", "Candidates")] * 2  # the head is hidden on phones
+
+
+def test_every_text_stands_out_from_its_ground_in_both_schemes(run):
+    style = re.findall(r"<style>.*</style>", html_report(run), re.DOTALL)[0]
+    schemes = [
+        dict(re.findall(r"--([\w-]+): (#\w+)", root)) for root in re.findall(r":root {(.*?)}", style, re.S)
+    ]
+    assert [scheme["page"] for scheme in schemes] == ["#fbfaf7", "#14171b"]
+    for of in schemes:
+        plain = [(of[text], of[ground]) for text in ("ink", "soft") for ground in ("page", "card", "won")]
+        marked = [(of["good"], of[ground]) for ground in ("card", "won", "good-back")]
+        for text, ground in [*plain, *marked, (of["bad"], of["bad-back"])]:
+            assert contrast(text, ground) >= 4.5
+
+
+def test_contrast_is_as_published():
+    assert contrast("#000", "#ffffff") == pytest.approx(21)
+    assert contrast("#777777", "#fff") == pytest.approx(
+        4.48, abs=0.01
+    )  # the well-known grey that falls short
+
+
 def test_no_text_of_the_user_becomes_markup_in_markdown(run):
     from markdown_it import MarkdownIt  # comes with rich
 
@@ -282,6 +336,20 @@ def test_a_diff_holds_both_texts_whole(before, after):
 
 def test_a_diff_keeps_spaces_only_beside_words_it_keeps():
     assert _diff("Rate it now", "Be warm now") == [("Rate it", "Be warm"), (" now", " now")]
+
+
+def test_a_diff_keeps_the_longest_runs_of_words():
+    found = _diff("the cat and the dog and the bird", "see the bird")
+    assert found == [("the cat and the dog and", "see"), (" the bird",) * 2]
+    assert _diff("the dog sat", "Then the dog sat") == [("", "Then "), ("the dog sat",) * 2]
+
+
+def test_a_diff_marks_characters_where_a_script_has_no_spaces():
+    assert _diff("请评分一到五", "请打分一到五") == [("请",) * 2, ("评", "打"), ("分一到五",) * 2]
+
+
+def test_a_diff_keeps_words_whose_spaces_changed():
+    assert _diff("a b\n", "a\nb") == [("a", "a"), (" ", "\n"), ("b", "b"), ("\n", "")]
 
 
 def test_the_files_are_the_owners_alone(run, tmp_path):

@@ -22,7 +22,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Of the examples and the fillings.")] = 0,
     output: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("diffusion-infill-demo"),
 ) -> None:
-    """Run the main job on a model and data that ship with the package."""
+    """Run the main job on the model and data in this package."""
     say("Infilling a vague instruction from 16 labelled reviews; about a minute on two cores.")
     quieten("embedded")
     from dspy_diffusion_infill.demo import NUM_SCORED, run_demo

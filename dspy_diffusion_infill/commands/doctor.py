@@ -33,9 +33,10 @@ def doctor(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say what is installed, on what it can run, and which model is served; --verify tries a checkpoint out.
+    """Say what is installed, what it runs on, and what is served.
 
-    The first thing to run on a new machine. Exit code 1: a check of the checkpoint failed.
+    --verify tries a checkpoint out. The first thing to run on a new machine. Exit code 1: a check of the
+    checkpoint failed.
     """
     from dspy_diffusion_infill.commands import surroundings
 

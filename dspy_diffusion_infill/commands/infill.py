@@ -38,7 +38,10 @@ def infill(
     seed: Annotated[int, typer.Option(help="Of the token choice.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Fill the masked parts of a prompt; without {{mask:N}} in it, windows that slide over it."""
+    """Fill the masked parts of a prompt, or windows of it.
+
+    Windows slide over a prompt that has no {{mask:N}}.
+    """
     from dspy_diffusion_infill.serving.connect import connect
 
     text = read_text(prompt)

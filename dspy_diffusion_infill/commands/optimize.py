@@ -50,10 +50,11 @@ def optimize(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before spending.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Infill a DSPy program's instructions; write the tuned program and a report.
+    """Infill a DSPy program's instructions.
 
-    It says what it may cost before it spends anything and, at a terminal, asks. The budget is never overrun.
-    The same line goes on after an interruption, and pays for no score twice.
+    Writes the tuned program and a report. It says what it may cost before it spends anything and, at a
+    terminal, asks. The budget is never overrun. The same line goes on after an interruption, and pays for no
+    score twice.
     """
     quieten(infiller)
     with only_json(as_json):

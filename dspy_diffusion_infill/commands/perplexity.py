@@ -30,9 +30,10 @@ def perplexity(
     seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Bound the perplexity of texts: of instructions alone, or of responses given their prompts.
+    """Bound the perplexity of instructions, or of responses.
 
-    A text is read where instructions stand, as the system message of a conversation.
+    Responses are read behind their prompts. A text is read where instructions stand, as the system message
+    of a conversation.
     """
     rows = [row for file in files for row in _rows(file)]
     quieten(model)

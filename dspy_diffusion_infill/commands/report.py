@@ -16,7 +16,10 @@ def report(
     run: Annotated[Path, typer.Argument(help="Folder with run.json, as optimize and write_report leave it.")],
     as_json: Json = False,
 ) -> None:
-    """Write report.html and report.md again, from the run.json beside them."""
+    """Write a run's report.html and report.md again.
+
+    They are made of the run.json beside them.
+    """
     from dspy_diffusion_infill.report import write_pages
 
     found = _read(run / "run.json")

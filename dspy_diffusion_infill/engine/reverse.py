@@ -59,6 +59,8 @@ class Filled:
     nothing was computed, behind a stop token."""
 
 
+COLDEST = 1e-30
+"""Below this temperature the likeliest token is taken: logits divided by less may be no float32."""
 _TENSORS = ("ids", "attention_mask", "masked", "fillable", "block", "probabilities")
 _LISTS = ("task", "lengths", "counts", "noise", "log_likelihood", "num_passes")
 
@@ -153,7 +155,7 @@ class Rows:
 
     def _choose(self, logits: Tensor, per_row: list[int]) -> Tensor:
         """A token for each scored position: the likeliest, or one drawn by the Gumbel-max trick."""
-        if self.how.temperature == 0:
+        if self.how.temperature < COLDEST:
             return logits.argmax(1)
         logits = keep_likeliest(logits / self.how.temperature, self.how.top_p, self.how.top_k)
         chosen = []
@@ -201,9 +203,9 @@ def keep_likeliest(logits: Tensor, top_p: float | None, top_k: int | None) -> Te
     """
     if top_p is not None:
         ordered, order = logits.sort(dim=1, descending=True)
-        before = ordered.softmax(1).cumsum(1).roll(1, 1)
-        before[:, 0] = 0
-        logits = logits.masked_fill((before >= top_p).gather(1, order.argsort(1)), -math.inf)
+        dropped = ordered.softmax(1).cumsum(1).roll(1, 1) >= top_p
+        dropped[:, 0] = False
+        logits = logits.masked_fill(dropped.gather(1, order.argsort(1)), -math.inf)
     if top_k is not None:
         least = logits.topk(min(top_k, logits.shape[1])).values[:, -1:]
         logits = logits.masked_fill(logits < least, -math.inf)

@@ -72,7 +72,9 @@ def align(
 def serve(
     model: Annotated[str, typer.Argument(help="A hub id or a folder.")],
     flags: Annotated[list[str] | None, typer.Argument(help="After --: any others of vLLM.")] = None,
-    python: Annotated[str, typer.Option(help="Of the environment that vLLM is in.")] = sys.executable,
+    python: Annotated[
+        str, typer.Option(help="Of the environment that vLLM is in.", show_default="this one")
+    ] = sys.executable,
     conversation: Annotated[str, typer.Option(help="In assets/judges.toml: the chat template.")] = "v2",
     tensor_parallel_size: Annotated[int, typer.Option(help="GPUs that share the model.")] = 1,
     host: Annotated[str, typer.Option(help="To listen on.")] = "127.0.0.1",
@@ -82,7 +84,10 @@ def serve(
     ] = None,
     log: Annotated[Path, typer.Option(help="Gets what vLLM prints.")] = Path("judge.log"),
 ) -> None:
-    """Serve a judge with vLLM until Ctrl-C; a server that dies is started anew."""
+    """Serve a judge with vLLM until Ctrl-C.
+
+    A server that dies is started anew.
+    """
     from dspy_diffusion_infill.judges.vllm import serve_judge
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the server as Ctrl-C does

@@ -34,8 +34,10 @@ def serve(
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16; auto: by device.")] = "auto",
     bits: Annotated[int | None, typer.Option(help="4 or 8: weights of so many bits.")] = None,
     memory_gb: Annotated[float | None, typer.Option(help="Of the GPU, at most.")] = None,
-    batch_tokens: Annotated[int | None, typer.Option(min=1, help="In work at a time.")] = None,
-    max_requests: Annotated[int, typer.Option(min=1, help="In work or waiting; then 429.")] = 256,
+    batch_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens in work at a time; else by device.")
+    ] = None,
+    max_requests: Annotated[int, typer.Option(min=1, help="In work or waiting; beyond them 429.")] = 256,
     max_seconds: Annotated[float, typer.Option(min=1, help="For one answer; then 504.")] = 600.0,
     drain_seconds: Annotated[int, typer.Option(min=0, help="To finish in, when told to stop.")] = 30,
 ) -> None:

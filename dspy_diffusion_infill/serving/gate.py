@@ -1,4 +1,4 @@
-"""What a request must be before it is looked into: for this host, with a key, JSON, small, on time."""
+"""What a request must be before it is looked into: for this host, with a key, small, on time."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Gate:
     """ASGI middleware that turns away what must not come in.
 
     Without keys only requests that name a loopback host are let in: a web page whose name was made to point
-    here (DNS rebinding) names its own. A body must say that it is JSON, which a web page cannot do without
-    asking first. Keys are compared in constant time. Neither keys nor bodies are written anywhere.
+    here (DNS rebinding) names its own. Keys are compared in constant time. Neither keys nor bodies are
+    written anywhere.
 
     Args:
         app: What is behind.
@@ -39,7 +39,7 @@ class Gate:
             return
         try:
             scope["infill.client"] = self._client(scope, Headers(scope=scope))
-            body = await self._body(Headers(scope=scope), scope, receive)
+            body = await self._body(Headers(scope=scope), receive)
         except RefusedError as error:
             await refusal(error)(scope, receive, send)
             return
@@ -67,14 +67,11 @@ class Gate:
             401, "invalid_api_key", "The header 'Authorization: Bearer KEY' must hold a key of this server."
         )
 
-    async def _body(self, headers: Headers, scope: Scope, receive: Receive) -> bytes | None:
+    async def _body(self, headers: Headers, receive: Receive) -> bytes | None:
         """The whole body; None if the client left meanwhile."""
         declared = headers.get("content-length", "0")
         if not declared.isdecimal() or int(declared) > self._limits.body_bytes:
             raise self._too_large()
-        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if scope["method"] == "POST" and kind != "application/json":
-            raise RefusedError(415, "not_json", "The header 'Content-Type' must be application/json.")
         try:
             async with asyncio.timeout(self._limits.arrival_s):
                 return await self._read(receive)

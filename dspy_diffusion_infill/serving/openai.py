@@ -7,14 +7,26 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
 
 from dspy_diffusion_infill.prompts.canvas import Message, Remasking, Role
 from dspy_diffusion_infill.serving.limits import MAX_CANDIDATES, MAX_CANVASES, MAX_PARTS, MAX_STEPS
-from dspy_diffusion_infill.serving.schemas import Body, Seed, Tokens, Usage
+from dspy_diffusion_infill.serving.schemas import Body, Seed, Tokens, Usage, User
 
 ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+def _off(value: bool) -> bool:
+    if value:
+        raise ValueError("only false is understood")
+    return value
+
+
+Off = Annotated[bool, AfterValidator(_off), WithJsonSchema({"type": "boolean", "const": False})]
+Zero = Annotated[float, Field(ge=0, le=0)]
+One = Annotated[int, Field(ge=1, le=1)]
+"""Of fields that would change nothing. No Literal, which takes 0 for False and True for 1."""
 Object = Literal["chat.completion", "text_completion"]
 
 
@@ -52,23 +64,25 @@ class TextFormat(Body):
 class GenerationRequest(Body):
     """What chat and text completions share. Fields that would change nothing may be given, as they are."""
 
-    model: str
+    model: str = Field(description="The served model's name.")
     max_tokens: Tokens | None = Field(None, description="Mask tokens an answer starts from; null: 128.")
     temperature: float | None = Field(None, ge=0, le=10, description="null: 0, the likeliest tokens.")
-    top_p: float | None = Field(None, gt=0, le=1)
+    top_p: float | None = Field(None, gt=0, le=1, description="Only the likeliest tokens that sum to this.")
     top_k: int | None = Field(None, ge=-1, le=2**20, description="-1 or 0: no bound.")
-    n: int | None = Field(None, ge=1, le=MAX_CANDIDATES)
-    stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
+    n: int | None = Field(None, ge=1, le=MAX_CANDIDATES, description="Answers to each prompt; null: 1.")
+    stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = Field(
+        None, description="Texts that end an answer; they are left out of it."
+    )
     seed: Seed | None = Field(None, description="null: another one each time.")
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    user: str | None = Field(None, max_length=256)
+    stream: bool | None = Field(None, description="Whether the answer comes in pieces, as it is written.")
+    stream_options: StreamOptions | None = Field(None, description="include_usage: tokens are told, too.")
+    user: User = None
     steps: int | None = Field(None, ge=1, le=MAX_STEPS, description="Denoising steps; null: one a token.")
     block_length: int = Field(32, ge=1, le=2**17, description="Blocks are written from left to right.")
     threshold: float | None = Field(0.9, gt=0, le=1, description="Tokens this probable come at once.")
-    remasking: Remasking = "low_confidence"
-    presence_penalty: Literal[0] | None = None
-    frequency_penalty: Literal[0] | None = None
+    remasking: Remasking = Field("low_confidence", description="Which masks a step fills first.")
+    presence_penalty: Zero | None = Field(None, description="0 alone.")
+    frequency_penalty: Zero | None = Field(None, description="0 alone.")
 
     @property
     def stops(self) -> list[str]:
@@ -85,20 +99,30 @@ class ChatRequest(GenerationRequest):
         }
     )
 
-    messages: Annotated[list[Turn], Field(min_length=1, max_length=MAX_PARTS)]
+    messages: Annotated[list[Turn], Field(min_length=1, max_length=MAX_PARTS)] = Field(
+        description="The conversation that the answer follows."
+    )
     max_completion_tokens: Tokens | None = Field(None, description="The newer name of max_tokens.")
-    response_format: TextFormat | None = None
-    logprobs: Literal[False] | None = None
+    response_format: TextFormat | None = Field(None, description="Text is the one there is.")
+    logprobs: Off | None = Field(None, description="false alone.")
 
 
 class CompletionRequest(GenerationRequest):
     """`POST /v1/completions`."""
 
-    prompt: str | Annotated[list[str], Field(min_length=1, max_length=MAX_CANVASES)]
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"model": "embedded", "prompt": "Rate the", "suffix": ".", "max_tokens": 4}]
+        }
+    )
+
+    prompt: str | Annotated[list[str], Field(min_length=1, max_length=MAX_CANVASES)] = Field(
+        description="Text in front of the answer, or several."
+    )
     suffix: str | None = Field(None, description="Text behind the answer: the masks lie between.")
-    echo: Literal[False] | None = None
-    best_of: Literal[1] | None = None
-    logprobs: None = None
+    echo: Off | None = Field(None, description="false alone.")
+    best_of: One | None = Field(None, description="1 alone.")
+    logprobs: None = Field(None, description="null alone.")
 
     @property
     def prompts(self) -> list[str]:

@@ -10,17 +10,19 @@ from typing import Any
 import jinja2
 
 
-def page(document: dict[str, Any], model: str) -> str:
+def page(document: dict[str, Any], model: str, address: str) -> str:
     """The OpenAPI document as a page.
 
     Args:
         document: Of the server.
         model: The name it serves, for the examples.
+        address: At which it was asked, without a slash at the end; likewise.
     """
     source = resources.files("dspy_diffusion_infill").joinpath("assets/api.html.jinja").read_text("utf-8")
     template = jinja2.Environment(autoescape=True).from_string(source)
+    operations = list(_operations(document))
     return template.render(
-        title=document["info"]["title"], model=model, operations=list(_operations(document))
+        title=document["info"]["title"], model=model, address=address, operations=operations
     )
 
 

@@ -8,9 +8,11 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
+from dspy_diffusion_infill.errors import RefusedError
+from dspy_diffusion_infill.serving.answers import ChatAnswer, CompletionAnswer, Health, ModelCard, ModelList
 from dspy_diffusion_infill.serving.asking import Asking, client_of, left
 from dspy_diffusion_infill.serving.events import Events, events
 from dspy_diffusion_infill.serving.limits import MAX_CANDIDATES, MAX_CANVASES, Limits
@@ -23,10 +25,7 @@ from dspy_diffusion_infill.serving.openai import (
     choice,
 )
 from dspy_diffusion_infill.serving.scheduler import Scheduler
-from dspy_diffusion_infill.serving.schemas import (
-    InfillAnswer,
-    InfillRequest,
-)
+from dspy_diffusion_infill.serving.schemas import Body, ErrorAnswer, InfillAnswer, InfillRequest
 from dspy_diffusion_infill.serving.service import Service
 from dspy_diffusion_infill.serving.text_schemas import (
     ScoreAnswer,
@@ -36,6 +35,11 @@ from dspy_diffusion_infill.serving.text_schemas import (
 )
 from dspy_diffusion_infill.serving.work import Ticket
 from dspy_diffusion_infill.serving.writing import Writer, Writing
+
+Responses = dict[int | str, dict[str, Any]]
+"""What FastAPI is told of answers, by status."""
+DOWN: Responses = {503: {"model": Health, "description": "It is not"}}
+OTHER: Responses = {404: {"model": ErrorAnswer, "description": "Another model"}}
 
 
 class Routes:
@@ -66,15 +70,19 @@ class Routes:
     def router(self) -> APIRouter:
         """All paths."""
         router = APIRouter()
-        router.get("/health", summary="Whether work is done")(self.health)
-        router.get("/metrics", summary="For Prometheus", response_class=PlainTextResponse)(self.metrics)
-        router.get("/v1/models", summary="The served model")(self.models)
-        router.get("/v1/models/{name}", summary="The served model, by name")(self.model)
-        router.post("/v1/infill", summary="Fill masks anywhere in a conversation")(self.infill)
-        router.post("/v1/score", summary="How likely texts are to the model")(self.score)
-        router.post("/v1/tokenize", summary="Tokens of a text, or how many a canvas has")(self.tokenize)
-        router.post("/v1/chat/completions", summary="OpenAI's chat", response_model=None)(self.chat)
-        router.post("/v1/completions", summary="OpenAI's completions", response_model=None)(self.complete)
+        get, post = router.get, partial(router.post, dependencies=[Depends(says_json)])
+        get("/health", summary="Whether work is done", response_model=Health, responses=DOWN)(self.health)
+        get("/metrics", summary="For Prometheus", response_class=PlainTextResponse)(self.metrics)
+        get("/v1/models", summary="The served model")(self.models)
+        get("/v1/models/{name}", summary="The served model, by name", responses=OTHER)(self.model)
+        post("/v1/infill", summary="Fill masks anywhere in a conversation")(self.infill)
+        post("/v1/score", summary="How likely texts are to the model")(self.score)
+        post("/v1/tokenize", summary="Tokens of a text, or how many a canvas has")(self.tokenize)
+        write = partial(post, response_model=None)
+        write("/v1/chat/completions", summary="OpenAI's chat", responses=_written(ChatAnswer))(self.chat)
+        write("/v1/completions", summary="OpenAI's completions", responses=_written(CompletionAnswer))(
+            self.complete
+        )
         return router
 
     async def health(self) -> JSONResponse:
@@ -84,10 +92,10 @@ class Routes:
     async def metrics(self) -> Response:
         return Response(self._metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    async def models(self) -> dict[str, Any]:
-        return {"object": "list", "data": [self._card()]}
+    async def models(self) -> ModelList:
+        return ModelList(data=[self._card()])
 
-    async def model(self, name: str) -> dict[str, Any]:
+    async def model(self, name: str) -> ModelCard:
         self._service.check_name(name)
         return self._card()
 
@@ -134,16 +142,29 @@ class Routes:
         ]
         return JSONResponse(envelope(choices, self._writer.usage(writing, answers)))
 
-    def _card(self) -> dict[str, Any]:
-        """The served model: as OpenAI describes one, and what an infiller's client wants to know."""
-        return {
-            "id": self._service.name,
-            "object": "model",
-            "created": self._started,
-            "owned_by": "dspy-diffusion-infill",
-            "fingerprint": self._service.model.name,
-            "context_length": self._service.model.context_length,
-            "cache": self._service.cache,
-            "scorer": True,
-            "limits": {**asdict(self._limits), "canvases": MAX_CANVASES, "n": MAX_CANDIDATES},
-        }
+    def _card(self) -> ModelCard:
+        return ModelCard(
+            id=self._service.name,
+            created=self._started,
+            fingerprint=self._service.model.name,
+            context_length=self._service.model.context_length,
+            cache=self._service.cache,
+            scorer=True,
+            limits={**asdict(self._limits), "canvases": MAX_CANVASES, "n": MAX_CANDIDATES},
+        )
+
+
+async def says_json(request: Request) -> None:
+    """Refuse a body that does not say that it is JSON: a web page cannot say so without asking first.
+
+    Raises:
+        RefusedError: If it does not.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise RefusedError(415, "not_json", "The header 'Content-Type' must be application/json.")
+
+
+def _written(answer: type[Body]) -> Responses:
+    stream = {"schema": {"type": "string", "description": "Server-sent events, the last of them [DONE]."}}
+    return {200: {"model": answer, "description": "The answers", "content": {"text/event-stream": stream}}}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -25,7 +26,16 @@ from dspy_diffusion_infill.serving.limits import (
 )
 
 Tokens = Annotated[int, Field(ge=1, le=2**17)]
-Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Seed = Annotated[int, Field(ge=-(10**19), le=10**19)]
+"""Any of 64 bits. OpenAPI's bounds are floats: powers of two would be rounded there."""
+ModelName = Annotated[str | None, Field(description="The served model's name; may be left out.")]
+User = Annotated[str | None, Field(max_length=256, description="Turns are taken between users of one key.")]
+
+
+def given(*names: str, without: Sequence[str] = ()) -> dict[str, Any]:
+    """A JSON schema of bodies that have some fields, and have others null, empty or not at all."""
+    some, none = {"not": {"type": "null"}}, {"enum": [None, []]}
+    return {"required": [*names], "properties": dict.fromkeys(names, some) | dict.fromkeys(without, none)}
 
 
 class Body(BaseModel):
@@ -69,10 +79,16 @@ class MaskedMessage(Body):
 Conversation = Annotated[list[TextMessage], Field(max_length=MAX_PARTS)]
 
 
+HAS_MASK: dict[str, Any] = {"properties": {"content": {"type": "array", "contains": {"type": "object"}}}}
+"""A JSON schema of turns with a mask."""
+
+
 class CanvasBody(Body):
     """A conversation with at least one masked part."""
 
-    messages: Annotated[list[MaskedMessage], Field(min_length=1, max_length=MAX_PARTS)]
+    messages: Annotated[list[MaskedMessage], Field(min_length=1, max_length=MAX_PARTS)] = Field(
+        json_schema_extra={"contains": HAS_MASK}
+    )
 
     def read(self, context: list[TextMessage]) -> Canvas:
         """The canvas, with what follows it.
@@ -102,21 +118,23 @@ class InfillRequest(Body):
         }
     )
 
-    model: str | None = Field(None, description="The served model's name; may be left out.")
-    canvases: Annotated[list[CanvasBody], Field(min_length=1, max_length=MAX_CANVASES)]
+    model: ModelName = None
+    canvases: Annotated[list[CanvasBody], Field(min_length=1, max_length=MAX_CANVASES)] = Field(
+        description="Conversations, each with text and masks."
+    )
     context: Conversation = Field([], description="Turns that follow every canvas: few-shot examples.")
     n: int = Field(1, ge=1, le=MAX_CANDIDATES, description="Fillings of each canvas.")
     seed: Seed = Field(0, description="Equal requests of equal seed get equal answers.")
     steps: int | None = Field(None, ge=1, le=MAX_STEPS, description="Denoising steps; null: one a mask.")
-    temperature: float = Field(0.8, ge=0, le=10)
-    top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=1, le=2**20)
-    guidance: float = Field(0.0, ge=0, le=10)
-    remasking: Remasking = "low_confidence"
-    threshold: float | None = Field(None, gt=0, le=1)
-    length: Length = "fixed"
-    cache: CacheMode = "auto"
-    user: str | None = Field(None, max_length=256, description="Turns are taken between users of one key.")
+    temperature: float = Field(0.8, ge=0, le=10, description="Of the choice of tokens; 0: the likeliest.")
+    top_p: float | None = Field(None, gt=0, le=1, description="Only the likeliest tokens that sum to this.")
+    top_k: int | None = Field(None, ge=1, le=2**20, description="Only this many likeliest tokens.")
+    guidance: float = Field(0.0, ge=0, le=10, description="Classifier-free; another pass every step.")
+    remasking: Remasking = Field("low_confidence", description="Which masks a step fills first.")
+    threshold: float | None = Field(None, gt=0, le=1, description="Tokens this probable come at once.")
+    length: Length = Field("fixed", description="adaptive: as many masks as the model is surest of.")
+    cache: CacheMode = Field("auto", description="What a step reuses of earlier ones.")
+    user: User = None
 
     def denoising(self) -> Denoising:
         """How masks are turned into text."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import cache, partial
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 
@@ -17,27 +17,16 @@ from dspy_diffusion_infill.engine.model import TextModel
 from dspy_diffusion_infill.errors import InfillError, RefusedError
 from dspy_diffusion_infill.serving.asking import Asking
 from dspy_diffusion_infill.serving.desk import Desk
+from dspy_diffusion_infill.serving.document import document
 from dspy_diffusion_infill.serving.gate import Gate, refusal
 from dspy_diffusion_infill.serving.limits import Limits
 from dspy_diffusion_infill.serving.metrics import Counted, Metrics
 from dspy_diffusion_infill.serving.page import page
 from dspy_diffusion_infill.serving.routes import Routes
 from dspy_diffusion_infill.serving.scheduler import Scheduler
-from dspy_diffusion_infill.serving.schemas import ErrorAnswer
 from dspy_diffusion_infill.serving.service import Service
 from dspy_diffusion_infill.serving.writing import Writer
 
-REFUSALS = {
-    400: "The request cannot be done as asked",
-    401: "No key, or a wrong one",
-    404: "Another model",
-    408: "The body came too slowly",
-    413: "The body is too large",
-    415: "The body is not JSON",
-    429: "Too many requests; see Retry-After",
-    503: "The server is stopping, or out of memory",
-    504: "The answer took too long",
-}
 TYPES = ("str", "int", "float", "list")
 """What pydantic puts beside the names of fields."""
 
@@ -81,15 +70,19 @@ def create_app(
         title="Diffusion infill", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
     )
     app.include_router(routes.router())
-    app.get("/docs", include_in_schema=False)(lambda: HTMLResponse(page(app.openapi(), name)))
+    app.get("/docs", include_in_schema=False)(partial(_page, name))
     for kind, answer in ((RefusedError, _refused), (InfillError, _not_done), (HTTPException, _http)):
         app.add_exception_handler(kind, answer)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Exception, _failed)
     app.add_middleware(Gate, keys=keys, limits=limits)
     app.add_middleware(Counted, metrics=metrics)
-    app.openapi = lambda: _document(app)
+    app.openapi = cache(lambda: document(app, name, has_keys=bool(keys)))
     return app
+
+
+async def _page(name: str, request: Request) -> HTMLResponse:
+    return HTMLResponse(page(request.app.openapi(), name, str(request.base_url).rstrip("/")))
 
 
 async def _refused(request: Request, error: Any) -> JSONResponse:
@@ -129,22 +122,3 @@ def complaint(errors: Sequence[Any]) -> str:
     place = [str(step) for step in worst["loc"][1:] if isinstance(step, int) or step.isidentifier()]
     where = ".".join(step for step in place if step not in TYPES and not step[:1].isupper())
     return f"{where or 'body'}: {worst['msg'].removeprefix('Value error, ').rstrip('.')}."
-
-
-def _document(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document, with the errors as they are."""
-    if app.openapi_schema is None:
-        found = get_openapi(title=app.title, version=app.version, routes=app.routes)
-        schemas = found["components"]["schemas"]
-        for unused in ("HTTPValidationError", "ValidationError"):
-            schemas.pop(unused, None)
-        errors = ErrorAnswer.model_json_schema(ref_template="#/components/schemas/{model}")
-        schemas |= {**errors.pop("$defs"), "ErrorAnswer": errors}
-        shape = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorAnswer"}}}
-        for operations in found["paths"].values():
-            for operation in operations.values():
-                operation["responses"].pop("422", None)
-                for status, why in REFUSALS.items():
-                    operation["responses"].setdefault(str(status), {"description": why, "content": shape})
-        app.openapi_schema = found
-    return app.openapi_schema

@@ -16,7 +16,7 @@ from dspy_diffusion_infill.engine.likelihood import (
 )
 from dspy_diffusion_infill.engine.model import TextModel
 from dspy_diffusion_infill.errors import RefusedError
-from dspy_diffusion_infill.prompts.canvas import Canvas, Denoising, Filling, Masked
+from dspy_diffusion_infill.prompts.canvas import CacheMode, Canvas, Denoising, Filling, Masked
 from dspy_diffusion_infill.serving.limits import Limits
 from dspy_diffusion_infill.serving.metrics import Metrics
 from dspy_diffusion_infill.serving.scheduler import Scheduler
@@ -58,7 +58,7 @@ class Service:
         self.model, self.name = model, name
         self._scheduler, self._limits, self._metrics = scheduler, limits, metrics
         self._infiller = DiffusionInfiller(model)
-        self.cache = self._infiller.denoising.cache
+        self.cache: CacheMode = self._infiller.denoising.cache
         """What cache mode "auto" means here."""
 
     def check_name(self, name: str | None) -> None:
@@ -134,7 +134,8 @@ class Service:
             return TokenizeAnswer(num_tokens=self._infiller.num_tokens(request.canvas.read(request.context)))
         text, vocabulary = request.text or "", self.model.vocabulary
         ids = vocabulary.encode(text)
-        return TokenizeAnswer(num_tokens=len(ids), ids=ids, offsets=vocabulary.offsets(text))
+        offsets = [list(span) for span in vocabulary.offsets(text)]
+        return TokenizeAnswer(num_tokens=len(ids), ids=ids, offsets=offsets)
 
     def used(self, prompt: int, completion: int) -> Usage:
         """Count tokens, and say how many."""

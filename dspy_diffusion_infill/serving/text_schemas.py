@@ -4,15 +4,33 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from dspy_diffusion_infill.engine.likelihood import Estimate, Estimator
 from dspy_diffusion_infill.serving.limits import MAX_CANVASES, MAX_PARTS, MAX_SCORE_SAMPLES
-from dspy_diffusion_infill.serving.schemas import Body, CanvasBody, Conversation, Seed, Usage
+from dspy_diffusion_infill.serving.schemas import (
+    Body,
+    CanvasBody,
+    Conversation,
+    ModelName,
+    Seed,
+    Usage,
+    User,
+    given,
+)
 
 
 class ScoreInput(Body):
     """A text, or the response to a conversation."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                given("text", without=["messages", "response"]),
+                given("messages", "response", without=["text"]),
+            ]
+        }
+    )
 
     text: Annotated[str, Field(min_length=1)] | None = None
     messages: Conversation | None = None
@@ -38,14 +56,28 @@ class FilledCanvas(CanvasBody):
 class ScoreRequest(Body):
     """Texts whose likelihood is wanted: alone, as responses, or in the masked parts of canvases."""
 
-    model: str | None = None
-    inputs: Annotated[list[ScoreInput], Field(min_length=1, max_length=MAX_CANVASES)] | None = None
-    canvases: Annotated[list[FilledCanvas], Field(min_length=1, max_length=MAX_CANVASES)] | None = None
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                given("inputs", without=["canvases", "context"]),
+                given("canvases", without=["inputs"]),
+            ],
+            "examples": [{"inputs": [{"text": "Rate the text from 1 to 5."}], "num_samples": 8}],
+        }
+    )
+
+    model: ModelName = None
+    inputs: Annotated[list[ScoreInput], Field(min_length=1, max_length=MAX_CANVASES)] | None = Field(
+        None, description="Texts, or responses to conversations."
+    )
+    canvases: Annotated[list[FilledCanvas], Field(min_length=1, max_length=MAX_CANVASES)] | None = Field(
+        None, description="In place of inputs: with the texts of their masked parts."
+    )
     context: Conversation = Field([], description="Turns that follow every canvas.")
     num_samples: int = Field(32, ge=2, le=MAX_SCORE_SAMPLES, description="Draws of the estimate.")
-    estimator: Estimator = "exact_count"
-    seed: Seed = 0
-    user: str | None = Field(None, max_length=256)
+    estimator: Estimator = Field("exact_count", description="How draws are made; exact_count varies least.")
+    seed: Seed = Field(0, description="Of the draws.")
+    user: User = None
 
     @model_validator(mode="after")
     def one_of_two(self) -> ScoreRequest:
@@ -86,9 +118,16 @@ class ScoreAnswer(Body):
 class TokenizeRequest(Body):
     """A text to be divided, or a canvas to be counted."""
 
-    model: str | None = None
-    text: str | None = None
-    canvas: CanvasBody | None = None
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [given("text", without=["canvas", "context"]), given("canvas", without=["text"])],
+            "examples": [{"text": "Rate the text."}],
+        }
+    )
+
+    model: ModelName = None
+    text: str | None = Field(None, description="To be divided into tokens.")
+    canvas: CanvasBody | None = Field(None, description="In place of text: to be counted.")
     context: Conversation = Field([], description="Turns that follow the canvas.")
 
     @model_validator(mode="after")
@@ -103,6 +142,6 @@ class TokenizeAnswer(Body):
 
     num_tokens: int
     ids: list[int] | None = None
-    offsets: list[tuple[int, int]] | None = Field(
-        default=None, description="Characters (start, end) of each token."
+    offsets: list[Annotated[list[int], Field(min_length=2, max_length=2)]] | None = Field(
+        default=None, description="First character of each token, and the one behind its last."
     )

@@ -34,7 +34,9 @@ def train(
     pack: Annotated[bool, typer.Option("--pack", help="Examples end to end, apart.")] = False,
     lora: Annotated[int | None, typer.Option(help="Rank of adapters; 0: train all weights.")] = None,
     dora: Annotated[bool, typer.Option("--dora", help="DoRA in place of LoRA.")] = False,
-    gradient_checkpointing: Annotated[bool, typer.Option("--gradient-checkpointing")] = False,
+    gradient_checkpointing: Annotated[
+        bool, typer.Option("--gradient-checkpointing", help="Less memory, more time.")
+    ] = False,
     held_out: Annotated[int | None, typer.Option(help="Examples to measure losses with.")] = None,
     seed: Annotated[int, typer.Option(help="Of data order and noise.")] = 0,
     use_cpu: Annotated[bool, typer.Option("--cpu", help="Stay on the CPU.")] = False,

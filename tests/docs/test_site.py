@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.contrast import contrast
 from tests.pages import DOCS, ROOT
 
 
@@ -56,6 +57,26 @@ def test_no_page_fetches_anything_from_elsewhere(site: Path):
     for sheet in site.rglob("*.css"):
         text = sheet.read_text(encoding="utf-8")
         assert not re.search(r"(url\(|@import)\s*['\"]?(https?:)?//", text), sheet
+
+
+def test_every_page_fits_phones_and_follows_the_system_to_dark(site: Path):
+    for page in site.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        assert '<html lang="en"' in text
+        assert '<meta name="viewport" content="width=device-width,initial-scale=1">' in text
+        assert re.search(r"<title>[^<]+</title>", text)
+        assert 'data-md-color-media="(prefers-color-scheme)"' in text
+        (icon,) = re.findall(r'rel="icon" href="([^"]+)"', text)
+        assert ((site if icon.startswith("/") else page.parent) / icon.lstrip("/")).is_file()
+        for table in re.findall(r"<table[^>]*>", text):
+            assert table == "<table>"  # the theme puts what has no class into a box that scrolls
+
+
+def test_links_and_the_header_stand_out_from_their_ground():
+    style = (DOCS / "site.css").read_text(encoding="utf-8")
+    (primary,) = re.findall(r"--md-primary-fg-color: (#\w+)", style)
+    for ground in ("#ffffff", "#f5f5f5"):  # of a page, and of code on it
+        assert contrast(primary, ground) >= 4.5
 
 
 def test_docstrings_and_their_examples_are_laid_out(site: Path):
