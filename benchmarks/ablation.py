@@ -10,7 +10,7 @@ best, and its own figures could not be read.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,7 +19,8 @@ from benchmarks.rating import CALLS, Setting, gain_line, gain_row, labels, tuned
 from benchmarks.report import write_json
 from benchmarks.tasks import cells_parser
 from dspy_diffusion_infill.demo import score, split, written_reviews
-from dspy_diffusion_infill.prompts.canvas import Infiller
+from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
+from dspy_diffusion_infill.prompts.canvas import Denoising, Infiller
 from dspy_diffusion_infill.prompts.program import instructions_of
 from dspy_diffusion_infill.prompts.windows import SlidingWindow
 from dspy_diffusion_infill.traces import ConditionOn
@@ -33,19 +34,19 @@ def run_cell(
     reviews: Sequence[tuple[str, int]],
     scheme: Scheme,
     seed: int,
-    infiller: Infiller,
+    infiller_of: Callable[[int], Infiller],
     steps: Sequence[int],
     condition_on: ConditionOn,
     calls: int,
 ) -> list[dict[str, Any]]:
-    """Compile with every number of steps; a row for each."""
+    """Compile with the infiller of every number of steps; a row for each."""
     shots, scored = split(reviews, scheme, seed)
     said = labels(shots, shuffled=False, seed=seed) if condition_on != "examples" else None
     vague, rows = score(VAGUE, scored), []
     for number in steps:
         started = time.monotonic()
-        setting = Setting(condition_on=condition_on, said=said, steps=number, masking=MASKING)
-        text = instructions_of(tuned(shots, seed, infiller, setting, calls))["self"]
+        setting = Setting(condition_on=condition_on, said=said, masking=MASKING)
+        text = instructions_of(tuned(shots, seed, infiller_of(number), setting, calls))["self"]
         rows.append(
             {
                 "scheme": scheme.name,
@@ -116,7 +117,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run_cell(scheme: Scheme, seed: int, **same: Any) -> list[dict[str, Any]]:
-    return run_cell(written_reviews("test"), scheme, seed, embedded(), **same)
+    return run_cell(written_reviews("test"), scheme, seed, _infiller, **same)
+
+
+def _infiller(steps: int) -> DiffusionInfiller:
+    return DiffusionInfiller(embedded().model, Denoising(steps=steps))
 
 
 def _line(row: Mapping[str, Any]) -> str:

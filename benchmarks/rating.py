@@ -46,12 +46,11 @@ class Graded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What one run of the task is conditioned on, and how its windows are filled."""
+    """What one run of the task is conditioned on, and which windows are filled."""
 
     condition_on: ConditionOn
     said: Mapping[str, str] | None = None
     """As for `Graded`."""
-    steps: int | None = None
     masking: SlidingWindow = SlidingWindow()  # noqa: RUF009  (frozen)
 
 
@@ -63,7 +62,7 @@ def tuned(
         Graded(setting.said),
         infiller=infiller,
         masking=setting.masking,
-        denoising=Denoising(num_candidates=16, steps=setting.steps),
+        denoising=Denoising(num_candidates=16),
         budget=Budget(metric_calls=calls),
         condition_on=setting.condition_on,
         num_threads=16,

@@ -59,8 +59,8 @@ class DiffusionInfill(Teleprompter):
             path or hub id, loaded in this process; "embedded" for the toy model in this package; or any
             `Infiller`.
         masking: Which windows are rewritten, and in which order; or a `Template` with regions to fill.
-        denoising: How windows are filled, and how many times. An `Infiller` object keeps its own settings,
-            but for the number of candidates.
+        denoising: How windows are filled, and how many times. Beside an `Infiller` object, which keeps its
+            own settings, the number of candidates alone.
         selection: How candidates are compared, and how many examples a canvas shows.
         budget: "light", "medium" or "heavy" (10, 30 or 80 metric calls per validation example), or a
             `Budget`.

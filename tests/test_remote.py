@@ -306,7 +306,14 @@ def test_without_a_served_model_the_choices_are_named(monkeypatch):
 
 def test_an_infiller_is_taken_as_it_is():
     infiller = ScriptedInfiller("x")
-    assert connect(infiller, Denoising()) is infiller
+    assert connect(infiller, Denoising(num_candidates=2)) is infiller
+
+
+def test_settings_that_an_infiller_object_would_not_heed_are_refused():
+    with pytest.raises(
+        SettingsError, match=r"num_candidates alone .* got .*steps=4.* on the ScriptedInfiller"
+    ):
+        connect(ScriptedInfiller("x"), Denoising(steps=4, num_candidates=2))
 
 
 def test_a_path_without_a_model_is_refused(tmp_path):

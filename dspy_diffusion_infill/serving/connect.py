@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+from dataclasses import replace
 
 from dspy_diffusion_infill.errors import InfillerUnavailableError, MissingExtraError, SettingsError
 from dspy_diffusion_infill.prompts.canvas import Denoising, Infiller
@@ -38,8 +39,17 @@ def connect(infiller: str | os.PathLike[str] | Infiller | None, denoising: Denoi
         remote = name.startswith(("http://", "https://"))
         return _remote(name, denoising) if remote else _loaded(name, denoising)
     if isinstance(infiller, Infiller):
-        return infiller
+        return _own(infiller, denoising)
     raise SettingsError(f"infiller must be None, a URL, a path, a hub id or an Infiller; got {infiller!r}.")
+
+
+def _own(infiller: Infiller, denoising: Denoising) -> Infiller:
+    if replace(denoising, num_candidates=Denoising().num_candidates) != Denoising():
+        raise SettingsError(
+            "denoising may set num_candidates alone where infiller is an Infiller, which keeps its own "
+            f"settings; got {denoising}. Set the others on the {type(infiller).__name__} itself."
+        )
+    return infiller
 
 
 def _remote(url: str, denoising: Denoising) -> Infiller:
