@@ -44,7 +44,8 @@ def connect(infiller: str | os.PathLike[str] | Infiller | None, denoising: Denoi
 
 
 def _own(infiller: Infiller, denoising: Denoising) -> Infiller:
-    if replace(denoising, num_candidates=Denoising().num_candidates) != Denoising():
+    plain = Denoising()  # the cache mode is a matter of speed: any will do
+    if replace(denoising, num_candidates=plain.num_candidates, cache=plain.cache) != plain:
         raise SettingsError(
             "denoising may set num_candidates alone where infiller is an Infiller, which keeps its own "
             f"settings; got {denoising}. Set the others on the {type(infiller).__name__} itself."
