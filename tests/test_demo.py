@@ -26,6 +26,7 @@ from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
 from dspy_diffusion_infill.engine.model import load
 from dspy_diffusion_infill.prompts.canvas import Canvas, Masked, Message
 from dspy_diffusion_infill.prompts.last_line import LastLineAdapter
+from dspy_diffusion_infill.search.budget import CALLS_PER_EXAMPLE
 from dspy_diffusion_infill.training.schemes import ORACLE, VAGUE, Scheme, held_out_schemes
 from tests.doubles import rule_lm
 
@@ -37,6 +38,7 @@ def test_the_demo_improves_a_vague_instruction_and_says_by_how_much(
     from typer.testing import CliRunner
 
     monkeypatch.setattr(demo, "NUM_SCORED", 50)
+    monkeypatch.setitem(CALLS_PER_EXAMPLE, "medium", 12)
     found = CliRunner().invoke(app, ["demo", "--output", str(tmp_path / "demo")], catch_exceptions=False)
     assert found.exit_code == 0
     shares = [float(share) for share in re.findall(r"^ +([\d.]+)%", found.output, flags=re.MULTILINE)]

@@ -126,7 +126,8 @@ def test_a_remote_infiller_answers_as_the_served_one(server):
         )
         assert remote.name == f"toy@1?{Denoising(temperature=0.1, cache='window')}"
     # one request for each context, each context once
-    assert server.infiller.canvases[:3] == [CANVAS, CANVAS, BARE]
+    asked = server.infiller.canvases[:3]  # in the order in which the requests came
+    assert asked in ([CANVAS, CANVAS, BARE], [BARE, CANVAS, CANVAS])
     sent = server.requests[-1][1]
     assert {name: sent[name] for name in ("temperature", "cache", "length")} == {
         "temperature": 0.1, "cache": "window", "length": "fixed"

@@ -13,7 +13,7 @@ from dspy_diffusion_infill.serving.limits import Limits
 from dspy_diffusion_infill.serving.server import create_app
 from tests.serving.conftest import live
 
-SETTINGS = settings(max_examples=8, suppress_health_check=list(HealthCheck), deadline=None)
+SETTINGS = settings(max_examples=5, suppress_health_check=list(HealthCheck), deadline=None)
 
 
 @pytest.fixture(scope="module")
