@@ -44,7 +44,7 @@ def connect(infiller: str | os.PathLike[str] | Infiller | None, denoising: Denoi
 
 
 def _own(infiller: Infiller, denoising: Denoising) -> Infiller:
-    plain = Denoising()  # the cache mode is a matter of speed: any will do
+    plain = Denoising()  # `DiffusionInfill.paper` names a cache mode beside any infiller
     if replace(denoising, num_candidates=plain.num_candidates, cache=plain.cache) != plain:
         raise SettingsError(
             "denoising may set num_candidates alone where infiller is an Infiller, which keeps its own "

@@ -16,8 +16,8 @@ _AT_A_TIME = 2**21
 def cross_entropies(logits: Tensor, targets: Tensor) -> Tensor:
     """Minus the logarithm of each target's probability, in nats.
 
-    torch's own makes two more tensors of the logits' size, and reads and writes them many times; for 32,768
-    tokens on a CPU that is a quarter of what the head's matrix products take.
+    torch's own makes two more tensors of the logits' size, and reads and writes them many times: on a CPU, a
+    fifth of the time of a head of 32,768 tokens (docs/log.md).
 
     Args:
         logits: Of any floating type, [rows, vocabulary]. Overwritten in the backward pass, which can be made

@@ -174,6 +174,14 @@ def test_temperature_divides_the_logits():
     assert sum(one.ids == [1] for one in drawn) / 4000 == pytest.approx(0.786, abs=0.03)
 
 
+@pytest.mark.parametrize("least", [{"temperature": 1e-40}, {"top_p": 1e-46}])  # no float32 is as small
+def test_the_smallest_settings_leave_the_likeliest_token(least):
+    model = ToyModel(torch.tensor([1]), vocab_size=3, mask_token_id=2)
+    decoding = Decoding(denoising=Denoising(**{"temperature": 1.0, **least}))
+    (drawn,) = infill(model, [[2]], num_candidates=200, decoding=decoding, seed=1)
+    assert {tuple(one.ids) for one in drawn} == {(1,)}
+
+
 @pytest.mark.parametrize(
     ("cut", "allowed"), [({"top_p": 0.8}, {0, 1, 2}), ({"top_k": 2}, {0, 1}), ({}, {0, 1, 2, 3})]
 )

@@ -139,3 +139,11 @@ def test_a_client_that_leaves_a_stream_frees_its_place(url):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert "open_requests 0.0" in httpx.get(f"{url}/metrics", timeout=60).text
+
+
+@pytest.mark.parametrize(("field", "value"), [("echo", 0), ("best_of", True), ("presence_penalty", False)])
+def test_zero_is_not_false_and_one_is_not_true(url, field, value):
+    body = {"model": "embedded", "prompt": "Rate", "max_tokens": 1, field: value}
+    answer = httpx.post(f"{url}/v1/completions", json=body, timeout=60)
+    assert answer.status_code == 400
+    assert field in answer.json()["error"]["message"]
