@@ -102,7 +102,7 @@ def test_many_hopeless_candidates_stop_at_the_example_that_rules_them_out():
 
 def test_examples_that_most_lost_on_come_first():
     """Earlier runs show that the last four are hard: there the hopeless stop after the first block."""
-    incumbent, hopeless, winner = [1.0] * 4 + [0.0] * 4, [1.0] * 4 + [0.0] * 4, [1.0] * 8
+    incumbent, hopeless, winner = [1.0] * 4 + [0.0] * 4, [1.0] * 4 + [0.0] * 4, [1.0] * 7 + [0.0]
     table = Table([incumbent, winner, hopeless, hopeless])
     assert table.select("race") == 1
     assert table.calls == 8 + 2 * 4
