@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
@@ -88,3 +88,29 @@ class RandomInfiller:
         masks = [part for message in canvas.messages for part in message.parts if isinstance(part, Masked)]
         texts = tuple(decode(random.choices(self.words, k=mask.num_tokens)) for mask in masks)
         return Filling(texts, log_likelihood=0.0, num_passes=0)
+
+
+class WithoutExamples:
+    """Fills masks as another infiller does, but sees no examples.
+
+    Args:
+        infiller: The other one.
+    """
+
+    def __init__(self, infiller: DiffusionInfiller) -> None:
+        self.infiller = infiller
+        self.name = f"{infiller.name} without examples"
+        self.context_length = infiller.context_length
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """As the infiller's."""
+        return self.infiller.offsets(text)
+
+    def num_tokens(self, canvas: Canvas) -> int:
+        """As the infiller's."""
+        return self.infiller.num_tokens(canvas)
+
+    def infill(self, canvases: Sequence[Canvas], *, num_candidates: int, seed: int) -> list[list[Filling]]:
+        """Leave the context out."""
+        bare = [replace(canvas, context=()) for canvas in canvases]
+        return self.infiller.infill(bare, num_candidates=num_candidates, seed=seed)

@@ -3,12 +3,12 @@
     python -m benchmarks.unlock --data DIR --work DIR --json FILE [--figure FILE --seeds 0 1 2]
 
 One common start learns unpaired sentences and instructions with full masking, as LLaDA's pretraining does.
-From it, for each seed, `public` learns to answer with masks on responses only, the stand-in for a public
-checkpoint. From `public`, with equal numbers of updates: `ro` (more of the same), `fs` (full sequences), and
+From it `public` learns to answer with masks on responses only, the stand-in for a public checkpoint. From
+`public`, with equal numbers of updates, once a seed: `ro` (more of the same), `fs` (full sequences), and
 `fsro` (full sequences, then responses). Each writes the vague instruction of held-out rating schemes anew
 from 16 examples; what it wrote is answered by one fixed task LM (the embedded model), and by itself.
-Controls: `fsro` on shuffled labels, random tokens, the nearest training instruction. Nothing is tuned for or
-against a variant.
+Controls: `fsro` on shuffled labels and without examples, random tokens, the nearest training instruction.
+Nothing is tuned for or against a variant.
 
 Reported a variant: the gap between the vague and the hand-written instruction that it closed, as in
 `benchmarks.demo_gap`; perplexities of held-out prompts and responses; the share of stop tokens where a masked
@@ -22,19 +22,24 @@ import argparse
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from functools import partial
+from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
-from random import Random
 from statistics import mean
 from typing import Any
 
 import dspy
+import torch
 
-from benchmarks.demo_gap import Cell, gap_closed, shuffled
+from benchmarks.demo_gap import Cell, shuffled
 from benchmarks.report import write_json
-from benchmarks.tasks import RandomInfiller, generated_reviews
+from benchmarks.tasks import RandomInfiller, WithoutExamples, generated_reviews
 from benchmarks.unlock_models import VARIANTS, Models, Plan, conversations, stop_share
+from benchmarks.unlock_tables import METHODS, Seed, bars, draw, tables
 from dspy_diffusion_infill import DiffusionLM
 from dspy_diffusion_infill.demo import ANSWER_TOKENS, infill, score, split
 from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
@@ -53,21 +58,8 @@ from dspy_diffusion_infill.training.start import read_start, read_weights
 
 NONE = "."
 """No instruction: a signature must have one."""
-CONTROLS = ("none", "vague", "oracle", "nearest", "random", "shuffled")
-METHODS = (*CONTROLS, *VARIANTS)
-
-
-@dataclass(frozen=True, slots=True)
-class Seed:
-    """What one seed's models measured, beside its cells."""
-
-    seed: int
-    own: dict[str, dict[str, float]]
-    """By variant: accuracy of the variant itself with no, its own, `fsro`'s and the oracle's instruction."""
-    losses: dict[str, dict[str, float]]
-    """By variant: held-out losses and perplexities, and the share of stop tokens."""
-    curves: dict[str, list[dict[str, Any]]]
-    """By variant: the same along the refinement."""
+BRANCHES = (("fs", "fsro"), ("ro",))
+"""Variants that share no work, once there is `public`; the longer first."""
 
 
 class Scores:
@@ -83,12 +75,13 @@ class Scores:
         self.task = task
         self.reviews = generated_reviews()
 
-    def cell(self, scheme: Scheme, seed: int) -> Cell:
-        """One scheme and seed, every variant and control, answered by the fixed task LM."""
-        path = self.models.work / f"cell-{seed}-{held_out_schemes().index(scheme)}.json"
+    def cell(self, seed: int, number: int) -> Cell:
+        """One seed and held-out scheme, every variant and control, answered by the fixed task LM."""
+        path = self.models.work / f"cell-{seed}-{number}.json"
         if not path.is_file():
             unfinished = path.with_suffix(".tmp")
-            unfinished.write_text(json.dumps(asdict(self._cell(scheme, seed))), encoding="utf-8")
+            cell = self._cell(held_out_schemes()[number], seed)
+            unfinished.write_text(json.dumps(asdict(cell)), encoding="utf-8")
             unfinished.replace(path)
         return Cell(**json.loads(path.read_text(encoding="utf-8")))
 
@@ -102,6 +95,7 @@ class Scores:
             texts["nearest"] = nearest_training_instruction(oracle).text
             texts["random"] = written(shots, seed, RandomInfiller(fillers["fsro"]))
             texts["shuffled"] = written(shuffled(shots, seed), seed, fillers["fsro"])
+            texts["no_examples"] = written(shots, seed, WithoutExamples(fillers["fsro"]))
             texts |= {name: written(shots, seed, filler) for name, filler in fillers.items()}
             scores = {name: score(text, scored) for name, text in texts.items()}
         return Cell("generated", scheme.name, seed, scores, texts, time.monotonic() - started)
@@ -116,12 +110,13 @@ class Scores:
 
     def seed(self, seed: int, cells: Sequence[Cell]) -> Seed:
         """What the models of a seed say of themselves."""
-        own = {
-            name: self._own(name, seed, [cell for cell in cells if cell.seed == seed]) for name in VARIANTS
-        }
-        curves = {name: self._curve(f"{name}-{seed}") for name in VARIANTS}
-        losses = {name: self._losses(name, seed, curves[name]) for name in VARIANTS}
-        return Seed(seed, own, losses, curves)
+        mine = [cell for cell in cells if cell.seed == seed]
+        return Seed(
+            seed,
+            {name: self._own(name, seed, mine) for name in VARIANTS},
+            {name: self._losses(name, seed) for name in VARIANTS},
+            {name: self.models.curve(name, seed) for name in VARIANTS},
+        )
 
     def _own(self, variant: str, seed: int, cells: Sequence[Cell]) -> dict[str, float]:
         schemes = {scheme.name: scheme for scheme in held_out_schemes()}
@@ -134,14 +129,12 @@ class Scores:
                 )
         return found
 
-    def _curve(self, name: str) -> list[dict[str, Any]]:
-        return json.loads((self.models.work / f"{name}-curve.json").read_text(encoding="utf-8"))
-
-    def _losses(self, variant: str, seed: int, curve: Sequence[dict[str, Any]]) -> dict[str, float]:
+    def _losses(self, variant: str, seed: int) -> dict[str, float]:
         start = read_start(str(self.models.variant(variant, seed)))
         examples = conversations(start.vocabulary, self.models.plan.held_out)
-        last = {name: value for name, value in curve[-1].items() if name.startswith("eval_")}
-        return {**last, "stop_share": stop_share(read_weights(start).eval(), examples, start.vocabulary)}
+        last = self.models.curve(variant, seed)[-1]
+        losses = {name: value for name, value in last.items() if name.startswith("eval_")}
+        return {**losses, "stop_share": stop_share(read_weights(start).eval(), examples, start.vocabulary)}
 
 
 def written(shots: Sequence[dspy.Example], seed: int, filler: Infiller) -> str:
@@ -149,59 +142,44 @@ def written(shots: Sequence[dspy.Example], seed: int, filler: Infiller) -> str:
     return instructions_of(infill(shots, seed, infiller=filler))["self"]
 
 
-def interval(cells: Sequence[Cell], method: str, draws: int = 1000) -> tuple[float, float]:
-    """95 % bootstrap interval of the gap closed, over cells: schemes and seeds."""
-    random = Random(0)
-    gaps = sorted(gap_closed(random.choices(cells, k=len(cells)), method) for _ in range(draws))
-    return gaps[int(0.025 * draws)], gaps[int(0.975 * draws)]
+def run(data: Path, work: Path, plan: Plan, seeds: Sequence[int], task: str) -> tuple[list[Cell], list[Seed]]:
+    """Trains every variant, then every cell, printed as it comes, then what the models say of themselves.
 
-
-def bars(cells: Sequence[Cell]) -> dict[str, float]:
-    """The gap that each variant closed, and the control; none where the oracle gains nothing."""
-    if mean(cell.scores["oracle"] - cell.scores["vague"] for cell in cells) <= 0:
-        return {}
-    return {f"{name}_gap_closed": gap_closed(cells, name) for name in (*VARIANTS, "shuffled")}
-
-
-def run(models: Models, seeds: Sequence[int], task: str) -> tuple[list[Cell], list[Seed]]:
-    """Every cell, printed as it comes, then what the models say of themselves."""
+    What comes before the branches takes all cores; of the rest, each core takes a part.
+    """
+    models = Models(data, work, plan)
+    models.variant("public", 0)
     scores = Scores(models, task)
-    cells = list(_cells(scores, seeds))
+    cells = []
+    with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=_use_one_core) as pool:
+        branches = [(names, seed) for names, seed in product(BRANCHES, seeds)]
+        list(pool.map(partial(_grow, data, work, plan), branches))
+        places = list(product(seeds, range(plan.num_schemes)))
+        for cell in pool.map(partial(_cell, data, work, plan, task), places):
+            cells.append(cell)
+            print(_line(cell), flush=True)
     return cells, [scores.seed(seed, cells) for seed in seeds]
 
 
-def _cells(scores: Scores, seeds: Sequence[int]) -> Iterator[Cell]:
-    for seed in seeds:
-        for scheme in held_out_schemes()[: scores.models.plan.num_schemes]:
-            cell = scores.cell(scheme, seed)
-            shown = " ".join(f"{name} {cell.scores[name]:.2f}" for name in METHODS)
-            print(f"{cell.scheme:<24} seed {cell.seed}  {shown}  {cell.instructions['fsro']!r}", flush=True)
-            yield cell
+def _use_one_core() -> None:
+    logging.getLogger("dspy").setLevel(logging.ERROR)
+    torch.set_num_threads(1)
 
 
-def draw(path: Path, cells: Sequence[Cell], seeds: Sequence[Seed]) -> None:
-    """Accuracy by method, and prompt perplexity along the refinement."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.5), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    left.bar(METHODS, [mean(cell.scores[name] for cell in cells) for name in METHODS])
-    left.set_ylabel("accuracy, fixed task LM")
-    left.tick_params(axis="x", rotation=60)
-    for name in VARIANTS[1:]:
-        for one in seeds:
-            values = [entry["eval_prompt_perplexity"] for entry in one.curves[name]]
-            right.plot(
-                range(len(values)), values, label=name if one is seeds[0] else None, color=_COLORS[name]
-            )
-    right.set_yscale("log")
-    right.set_xlabel("measurements along the refinement")
-    right.set_ylabel("perplexity of held-out prompts")
-    right.legend()
-    figure.savefig(path, dpi=150)
+def _grow(data: Path, work: Path, plan: Plan, branch: tuple[Sequence[str], int]) -> None:
+    names, seed = branch
+    models = Models(data, work, plan)
+    for name in names:
+        models.variant(name, seed)
 
 
-_COLORS = {"ro": "tab:red", "fs": "tab:blue", "fsro": "tab:green"}
+def _cell(data: Path, work: Path, plan: Plan, task: str, place: tuple[int, int]) -> Cell:
+    return Scores(Models(data, work, plan), task).cell(*place)
+
+
+def _line(cell: Cell) -> str:
+    shown = " ".join(f"{name} {cell.scores[name]:.2f}" for name in METHODS)
+    return f"{cell.scheme:<24} seed {cell.seed}  {shown}  {cell.instructions['fsro']!r}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -216,12 +194,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--task", default="embedded", help="the fixed task LM: embedded, or a folder")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args(arguments)
-    logging.getLogger("dspy").setLevel(logging.WARNING)
+    logging.getLogger("dspy").setLevel(logging.ERROR)
     started = time.monotonic()
-    cells, seeds = run(Models(options.data, options.work, Plan()), options.seeds, options.task)
-    for name, value in bars(cells).items():
-        low, high = interval(cells, name.removesuffix("_gap_closed"))
-        print(f"{name:<24}{value:6.2f}  [{low:.2f}, {high:.2f}]")
+    cells, seeds = run(options.data, options.work, Plan(), options.seeds, options.task)
+    for line in tables(cells, seeds):
+        print(line)
     if options.figure:
         draw(options.figure, cells, seeds)
     if options.json:

@@ -19,7 +19,7 @@ from dspy_diffusion_infill.training.embedded import build
 from dspy_diffusion_infill.training.grammar import Reviews
 from dspy_diffusion_infill.training.masking import Objective
 from dspy_diffusion_infill.training.monitor import HeldOut
-from dspy_diffusion_infill.training.recipe import READING, Recipe
+from dspy_diffusion_infill.training.recipe import STAGES, Recipe
 from dspy_diffusion_infill.training.saving import save
 from dspy_diffusion_infill.training.schemes import (
     ORACLE,
@@ -31,7 +31,15 @@ from dspy_diffusion_infill.training.start import read_start, read_weights
 from dspy_diffusion_infill.training.train import Batches, train
 from dspy_diffusion_infill.training.world import PARTS, RealReviews, Stage, World
 
-VARIANTS = ("public", "ro", "fs", "fsro")
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "public": ("public",),
+    "ro": ("public", "ro", "ro"),
+    "fs": ("public", "fs", "fs"),
+    "fs_first": ("public", "fs"),
+    "fsro": ("public", "fs", "ro"),
+}
+"""What each variant learned, in order; what two have in common is learned once. `fs_first` is `fsro` before
+its response-only part."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,26 +48,32 @@ class Plan:
 
     recipe: Recipe = Recipe()  # noqa: RUF009  (frozen)
     start_updates: int = 300
-    public: tuple[Stage, ...] = (
-        Stage(name="one", num_updates=250, num_schemes=1, num_wordings=1, **READING),
-        Stage(name="forty", num_updates=500, num_schemes=40, num_wordings=1, **READING),
-        Stage(name="all", num_updates=1200, **READING),
-        Stage(name="sft", num_updates=300, learning_rate=1.2e-3, objectives=("ro",)),
-    )
-    """Response-only SFT: whole answers masked first, on ever more schemes, or reading never starts."""
-    refinement: int = 800
-    """Updates of each variant, from `public`."""
+    public: tuple[Stage, ...] = tuple(stage for stage in STAGES if "fs" not in stage.objectives)
+    """Response-only SFT: the embedded model's own stages before its first full-sequence one."""
+    refinement: int = 1200
+    """Updates of each variant, from `public`: two thirds, then one, as the paper's 8 and 4 epochs."""
     num_schemes: int = 5
     held_out: int = 64
     """Conversations that losses are measured on."""
 
-    def stages(self, variant: str) -> tuple[Stage, ...]:
-        """What a variant adds to `public`."""
-        fs = Stage(name="fs", num_updates=self.refinement, learning_rate=1.2e-3, objectives=("fs",))
-        half = self.refinement // 2
-        ro = replace(fs, name="ro", objectives=("ro",))
-        both = (replace(fs, num_updates=half), replace(ro, num_updates=self.refinement - half))
-        return {"public": (), "ro": (ro,), "fs": (fs,), "fsro": both}[variant]
+    def stages(self, path: Sequence[str]) -> tuple[Stage, ...]:
+        """What the last part of a path teaches."""
+        if len(path) == 1:
+            return self.public
+        first = self.refinement * 2 // 3
+        last = len(path) == 3
+        stage = Stage(
+            name="-".join(path),
+            num_updates=self.refinement - first if last else first,
+            learning_rate=8e-4,
+            decay=last,
+            shots=(1, 2, 4, 8),
+            objectives=("fs",) if path[-1] == "fs" else ("ro",),
+            given_share=0.95,
+            answers_given=0.6,
+            real_share=0.05,
+        )
+        return (stage,)
 
 
 class Models:
@@ -77,9 +91,18 @@ class Models:
 
     def variant(self, name: str, seed: int) -> Path:
         """The checkpoint of a variant."""
-        if name == "public":
-            return self._grow(f"public-{seed}", self.start, self.plan.public, seed)
-        return self._grow(f"{name}-{seed}", self.variant("public", seed), self.plan.stages(name), seed)
+        return self._grow(VARIANTS[name], seed)
+
+    def curve(self, name: str, seed: int) -> list[dict[str, Any]]:
+        """What was measured along a variant's refinement, from `public` on."""
+        path = VARIANTS[name]
+        parts = [path[:length] for length in range(1, len(path) + 1)]
+        curves = [json.loads(_beside(self._folder(part, seed)).read_text(encoding="utf-8")) for part in parts]
+        return [entry for curve in ([curves[0][-1]], *curves[1:]) for entry in curve]
+
+    def _folder(self, path: Sequence[str], seed: int) -> Path:
+        """Of a checkpoint; all seeds have one public model, as the world has."""
+        return self.work / "-".join(path if len(path) == 1 else (*path, str(seed)))
 
     def _make_start(self, data: Path) -> None:
         first = Stage(name="first", num_updates=1, learning_rate=1e-6)
@@ -93,20 +116,22 @@ class Models:
             return unpaired(vocabulary, tokens // PARTS, f"{seed}:{number}")
 
         stage = replace(first, name="unpaired", num_updates=self.plan.start_updates, learning_rate=1.5e-3)
-        self._train("start", empty, [(stage, make)])
+        self._train(self.start, empty, [(stage, make)])
 
-    def _grow(self, name: str, parent: Path, stages: Sequence[Stage], seed: int) -> Path:
+    def _grow(self, path: tuple[str, ...], seed: int) -> Path:
+        folder = self._folder(path, seed)
+        if folder.is_dir():
+            return folder
+        parent = self._grow(path[:-1], seed) if path[:-1] else self.start
         tokens = self.plan.recipe.batch_tokens
 
         def batch_of(stage: Stage) -> Callable[[int], dict[str, Tensor]]:
             return lambda number: self.world.batch(stage, tokens, seed, number)
 
-        if (self.work / name).is_dir():
-            return self.work / name
-        return self._train(name, parent, [(stage, batch_of(stage)) for stage in stages])
+        return self._train(folder, parent, [(one, batch_of(one)) for one in self.plan.stages(path)])
 
     def _train(
-        self, name: str, parent: Path, stages: Sequence[tuple[Stage, Callable[[int], dict[str, Tensor]]]]
+        self, folder: Path, parent: Path, stages: Sequence[tuple[Stage, Callable[[int], dict[str, Tensor]]]]
     ) -> Path:
         start = read_start(str(parent))
         model = read_weights(start)
@@ -118,7 +143,7 @@ class Models:
             trainer = train(
                 model,
                 Batches(make, stage.num_updates * PARTS),
-                self.work / f"{name}-work" / stage.name,
+                folder.with_name(f"{folder.name}-work") / stage.name,
                 learning_rate=stage.learning_rate,
                 warmup_updates=min(100, stage.num_updates // 4),
                 decay=stage.decay,
@@ -129,9 +154,14 @@ class Models:
             )
             log = (entry for entry in trainer.state.log_history if "eval_prompt_loss" in entry)
             curve += [{"stage": stage.name, **entry} for entry in log]
-        (self.work / f"{name}-curve.json").write_text(json.dumps(curve), encoding="utf-8")
-        save(model, start, self.work / name, torch.float32, f"{name} of benchmarks.unlock\n")
-        return self.work / name
+        _beside(folder).write_text(json.dumps(curve), encoding="utf-8")
+        save(model, start, folder, torch.float32, f"{folder.name} of benchmarks.unlock\n")
+        return folder
+
+
+def _beside(folder: Path) -> Path:
+    """The file of what was measured while a model was made."""
+    return folder.with_name(f"{folder.name}-curve.json")
 
 
 def unpaired(vocabulary: Vocabulary, batch_tokens: int, seed: str) -> dict[str, Tensor]:

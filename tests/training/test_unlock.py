@@ -5,10 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import unlock
 from benchmarks.demo_gap import Cell
-from benchmarks.unlock import METHODS, bars, draw, interval, run
+from benchmarks.tasks import WithoutExamples
+from benchmarks.unlock import run
 from benchmarks.unlock_models import VARIANTS, Models, Plan
+from benchmarks.unlock_tables import METHODS, bars, draw, interval, tables
 from dspy_diffusion_infill import demo
+from dspy_diffusion_infill.prompts.canvas import Canvas, Masked, Message
 from dspy_diffusion_infill.training import train
 from dspy_diffusion_infill.training.world import Stage
 from tests.training.conftest import TINY
@@ -17,16 +21,41 @@ SHORT = Plan(
     recipe=TINY,
     start_updates=2,
     public=(Stage(name="all", num_updates=2, learning_rate=1e-3, objectives=("ro",)),),
-    refinement=4,
+    refinement=6,
     num_schemes=1,
     held_out=8,
 )
 
 
+class InPlace:
+    """In place of a pool of processes: its tasks, one after the other, where they can be watched."""
+
+    def __init__(self, **settings) -> None:
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error) -> None:
+        pass
+
+    map = staticmethod(map)
+
+
 def test_variants_take_equally_many_updates_from_one_parent():
-    lengths = {name: sum(stage.num_updates for stage in SHORT.stages(name)) for name in VARIANTS}
-    assert lengths == {"public": 0, "ro": 4, "fs": 4, "fsro": 4}
-    assert [stage.objectives for stage in SHORT.stages("fsro")] == [("fs",), ("ro",)]
+    def updates(path: tuple[str, ...]) -> int:
+        return sum(stage.num_updates for end in range(2, len(path) + 1) for stage in SHORT.stages(path[:end]))
+
+    lengths = {name: updates(path) for name, path in VARIANTS.items()}
+    assert lengths == {"public": 0, "ro": 6, "fs": 6, "fs_first": 4, "fsro": 6}
+    for path in VARIANTS.values():
+        for end in range(2, len(path) + 1):
+            (stage,) = SHORT.stages(path[:end])
+            assert stage.objectives == (path[end - 1],)
+
+
+def test_public_saw_responses_alone():
+    assert {objective for stage in Plan().public for objective in stage.objectives} <= {"ro", "rest"}
 
 
 @pytest.mark.slow
@@ -36,20 +65,45 @@ def test_a_short_run_measures_every_variant_and_a_second_one_only_reads_it(
 ):
     monkeypatch.setattr(demo, "NUM_SHOTS", 4)
     monkeypatch.setattr(demo, "NUM_SCORED", 6)
-    models = Models(real, tmp_path / "work", SHORT)
-    cells, seeds = run(models, [0], task=str(models.start))
+    monkeypatch.setattr(unlock, "ProcessPoolExecutor", InPlace)
+    work = tmp_path / "work"
+    cells, seeds = run(real, work, SHORT, [0], str(work / "start"))
     assert [set(cell.scores) for cell in cells] == [set(METHODS)]
     (found,) = seeds
     for name in VARIANTS:
         assert set(found.own[name]) == {"none", "own", "fsro", "oracle"}
         assert 0 <= found.losses[name]["stop_share"] <= 1
         assert found.losses[name]["eval_prompt_perplexity"] > 1
-        assert len(found.curves[name]) > 1
-    draw(tmp_path / "figure.png", cells, seeds)
-    assert (tmp_path / "figure.png").stat().st_size > 1000
+    assert found.curves["fsro"][: len(found.curves["fs_first"])] == found.curves["fs_first"]
+    assert len(found.curves["fsro"]) > len(found.curves["fs_first"]) > len(found.curves["public"]) == 1
+    draw(tmp_path / "figure.svg", cells, seeds)
+    assert (tmp_path / "figure.svg").stat().st_size > 1000
+    assert [line.split()[0] for line in tables(cells, seeds) if line.startswith("fsro")] == ["fsro"] * 3
     monkeypatch.setattr(train.MaskedDiffusionTrainer, "training_step", lambda *_: 1 / 0)
-    again = Models(real, tmp_path / "work", SHORT)
-    assert run(again, [0], task=str(again.start)) == (cells, seeds)
+    assert run(real, work, SHORT, [0], str(work / "start")) == (cells, seeds)
+
+
+def test_seeds_share_the_public_model_alone(tmp_path: Path):
+    models = object.__new__(Models)
+    models.work = tmp_path
+    folders = {seed: {name: models._folder(path, seed) for name, path in VARIANTS.items()} for seed in (0, 1)}
+    assert [name for name in VARIANTS if folders[0][name] == folders[1][name]] == ["public"]
+    assert len(set(folders[0].values())) == len(VARIANTS)
+
+
+def test_the_control_without_examples_shows_none():
+    class Spy:
+        name, context_length = "spy", 512
+        seen: tuple = ()
+
+        def infill(self, canvases, **_):
+            self.seen = tuple(canvases)
+            return []
+
+    spy = Spy()
+    canvas = Canvas((Message("system", (Masked(2),)),), (Message.text("user", "secret"),))
+    WithoutExamples(spy).infill([canvas], num_candidates=1, seed=0)  # type: ignore[arg-type]
+    assert spy.seen == (replace(canvas, context=()),)
 
 
 def test_gaps_are_those_of_the_demo_with_an_interval_over_cells():

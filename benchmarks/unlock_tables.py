@@ -1,0 +1,85 @@
+"""What `benchmarks.unlock` shows of its cells and seeds: bars, tables, and the figure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from statistics import mean
+from typing import Any
+
+from benchmarks.demo_gap import Cell, gap_closed
+from benchmarks.unlock_models import VARIANTS
+
+CONTROLS = ("none", "vague", "oracle", "nearest", "random", "shuffled", "no_examples")
+METHODS = (*CONTROLS, *VARIANTS)
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """What one seed's models measured, beside its cells."""
+
+    seed: int
+    own: dict[str, dict[str, float]]
+    """By variant: accuracy of the variant itself with no, its own, `fsro`'s and the oracle's instruction."""
+    losses: dict[str, dict[str, float]]
+    """By variant: held-out losses and perplexities, and the share of stop tokens."""
+    curves: dict[str, list[dict[str, Any]]]
+    """By variant: the same along the refinement."""
+
+
+def interval(cells: Sequence[Cell], method: str, draws: int = 1000) -> tuple[float, float]:
+    """95 % bootstrap interval of the gap closed, over cells: schemes and seeds."""
+    random = Random(0)
+    gaps = sorted(gap_closed(random.choices(cells, k=len(cells)), method) for _ in range(draws))
+    return gaps[int(0.025 * draws)], gaps[int(0.975 * draws)]
+
+
+def bars(cells: Sequence[Cell]) -> dict[str, float]:
+    """The gap that each variant and control closed; none where the oracle gains nothing."""
+    if mean(cell.scores["oracle"] - cell.scores["vague"] for cell in cells) <= 0:
+        return {}
+    return {f"{name}_gap_closed": gap_closed(cells, name) for name in (*VARIANTS, *CONTROLS[3:])}
+
+
+def tables(cells: Sequence[Cell], seeds: Sequence[Seed]) -> Iterator[str]:
+    """The lines of the tables: accuracies and gaps by method, then what each variant is by itself."""
+    yield f"{'instruction':<14}{'accuracy':>10}{'gap closed':>12}   95 % interval"
+    found = bars(cells)
+    for name in METHODS:
+        accuracy = mean(cell.scores[name] for cell in cells)
+        line = f"{name:<14}{accuracy:>10.3f}"
+        if (gap := found.get(f"{name}_gap_closed")) is not None:
+            low, high = interval(cells, name)
+            line += f"{gap:>12.2f}   [{low:.2f}, {high:.2f}]"
+        yield line
+    for part in ("own", "losses"):
+        columns = list(getattr(seeds[0], part)["public"])
+        yield f"\n{'variant':<10}" + "".join(f"{name.removeprefix('eval_'):>22}" for name in columns)
+        for name in VARIANTS:
+            means = (mean(getattr(seed, part)[name][column] for seed in seeds) for column in columns)
+            yield f"{name:<10}" + "".join(f"{value:>22.3f}" for value in means)
+
+
+def draw(path: Path, cells: Sequence[Cell], seeds: Sequence[Seed]) -> None:
+    """Accuracy by method, and prompt perplexity along the refinement."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.bar(METHODS, [mean(cell.scores[name] for cell in cells) for name in METHODS])
+    left.set_ylabel("accuracy, fixed task LM")
+    left.tick_params(axis="x", rotation=60)
+    for name, color in _COLORS.items():
+        for one in seeds:
+            values = [entry["eval_prompt_perplexity"] for entry in one.curves[name]]
+            right.plot(range(len(values)), values, label=name if one is seeds[0] else None, color=color)
+    right.set_yscale("log")
+    right.set_xlabel("measurements along the refinement")
+    right.set_ylabel("perplexity of held-out prompts")
+    right.legend()
+    figure.savefig(path)
+
+
+_COLORS = {"ro": "tab:red", "fs": "tab:blue", "fsro": "tab:green"}
