@@ -152,7 +152,7 @@ def run(data: Path, work: Path, plan: Plan, seeds: Sequence[int], task: str) -> 
     scores = Scores(models, task)
     cells = []
     with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=_use_one_core) as pool:
-        branches = [(names, seed) for names, seed in product(BRANCHES, seeds)]
+        branches = [(names, seed) for seed, names in product(seeds, BRANCHES)]
         list(pool.map(partial(_grow, data, work, plan), branches))
         places = list(product(seeds, range(plan.num_schemes)))
         for cell in pool.map(partial(_cell, data, work, plan, task), places):
