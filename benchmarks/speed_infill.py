@@ -165,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, help="file for the result")
     parser.add_argument("--windows", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=4, help="runs of the fast modes")
-    parser.add_argument("--instructions", type=int, default=40, help="for the likelihood; 0 leaves it out")
+    parser.add_argument("--instructions", type=int, default=120, help="for the likelihood; 0 leaves it out")
     options = parser.parse_args(arguments)
     started = time.monotonic()
     table, bars = [], {}

@@ -22,7 +22,7 @@ import argparse
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import partial
@@ -78,12 +78,7 @@ class Scores:
     def cell(self, seed: int, number: int) -> Cell:
         """One seed and held-out scheme, every variant and control, answered by the fixed task LM."""
         path = self.models.work / f"cell-{seed}-{number}.json"
-        if not path.is_file():
-            unfinished = path.with_suffix(".tmp")
-            cell = self._cell(held_out_schemes()[number], seed)
-            unfinished.write_text(json.dumps(asdict(cell)), encoding="utf-8")
-            unfinished.replace(path)
-        return Cell(**json.loads(path.read_text(encoding="utf-8")))
+        return Cell(**kept(path, lambda: asdict(self._cell(held_out_schemes()[number], seed))))
 
     def _cell(self, scheme: Scheme, seed: int) -> Cell:
         started = time.monotonic()
@@ -108,26 +103,29 @@ class Scores:
         """DSPy's context with this task LM."""
         return dspy.context(lm=DiffusionLM(model, max_tokens=ANSWER_TOKENS), adapter=LastLineAdapter())
 
-    def seed(self, seed: int, cells: Sequence[Cell]) -> Seed:
-        """What the models of a seed say of themselves."""
-        mine = [cell for cell in cells if cell.seed == seed]
-        return Seed(
-            seed,
-            {name: self._own(name, seed, mine) for name in VARIANTS},
-            {name: self._losses(name, seed) for name in VARIANTS},
-            {name: self.models.curve(name, seed) for name in VARIANTS},
-        )
+    def own(self, seed: int, variant: str) -> dict[str, float]:
+        """What a variant answers by itself, all cells of its seed being done."""
+        return kept(self.models.work / f"own-{seed}-{variant}.json", lambda: self._own(seed, variant))
 
-    def _own(self, variant: str, seed: int, cells: Sequence[Cell]) -> dict[str, float]:
-        schemes = {scheme.name: scheme for scheme in held_out_schemes()}
+    def _own(self, seed: int, variant: str) -> dict[str, float]:
         found: dict[str, float] = {}
+        schemes = held_out_schemes()[: self.models.plan.num_schemes]
         with self.answering(str(self.models.variant(variant, seed))):
             for name, method in (("none", "none"), ("own", variant), ("fsro", "fsro"), ("oracle", "oracle")):
                 found[name] = mean(
-                    score(cell.instructions[method], split(self.reviews, schemes[cell.scheme], seed)[1])
-                    for cell in cells
+                    score(self.cell(seed, number).instructions[method], split(self.reviews, scheme, seed)[1])
+                    for number, scheme in enumerate(schemes)
                 )
         return found
+
+    def seed(self, seed: int) -> Seed:
+        """What the models of a seed measured."""
+        return Seed(
+            seed,
+            {name: self.own(seed, name) for name in VARIANTS},
+            {name: self._losses(name, seed) for name in VARIANTS},
+            {name: self.models.curve(name, seed) for name in VARIANTS},
+        )
 
     def _losses(self, variant: str, seed: int) -> dict[str, float]:
         start = read_start(str(self.models.variant(variant, seed)))
@@ -135,6 +133,15 @@ class Scores:
         last = self.models.curve(variant, seed)[-1]
         losses = {name: value for name, value in last.items() if name.startswith("eval_")}
         return {**losses, "stop_share": stop_share(read_weights(start).eval(), examples, start.vocabulary)}
+
+
+def kept(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What a file holds; made first, if there is none."""
+    if not path.is_file():
+        unfinished = path.with_suffix(".tmp")
+        unfinished.write_text(json.dumps(make()), encoding="utf-8")
+        unfinished.replace(path)
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def written(shots: Sequence[dspy.Example], seed: int, filler: Infiller) -> str:
@@ -149,7 +156,6 @@ def run(data: Path, work: Path, plan: Plan, seeds: Sequence[int], task: str) -> 
     """
     models = Models(data, work, plan)
     models.variant("public", 0)
-    scores = Scores(models, task)
     cells = []
     with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=_use_one_core) as pool:
         branches = [(names, seed) for seed, names in product(seeds, BRANCHES)]
@@ -158,7 +164,8 @@ def run(data: Path, work: Path, plan: Plan, seeds: Sequence[int], task: str) -> 
         for cell in pool.map(partial(_cell, data, work, plan, task), places):
             cells.append(cell)
             print(_line(cell), flush=True)
-    return cells, [scores.seed(seed, cells) for seed in seeds]
+        list(pool.map(partial(_own, data, work, plan, task), list(product(seeds, VARIANTS))))
+    return cells, [Scores(models, task).seed(seed) for seed in seeds]
 
 
 def _use_one_core() -> None:
@@ -175,6 +182,10 @@ def _grow(data: Path, work: Path, plan: Plan, branch: tuple[Sequence[str], int])
 
 def _cell(data: Path, work: Path, plan: Plan, task: str, place: tuple[int, int]) -> Cell:
     return Scores(Models(data, work, plan), task).cell(*place)
+
+
+def _own(data: Path, work: Path, plan: Plan, task: str, place: tuple[int, str]) -> None:
+    Scores(Models(data, work, plan), task).own(*place)
 
 
 def _line(cell: Cell) -> str:

@@ -17,6 +17,8 @@ from dspy_diffusion_infill.engine.rows import stacked
 NEIGHBOURS = 32
 """Places on either side of a mask that later steps compute as well: what stands next to a window changes most
 with what it is filled with."""
+NEIGHBOURS_BESIDE_CONTEXT = 8
+"""The same in mode *context*, where every place costs more."""
 MAX_PACKED_TOKENS = 512
 """Of one canvas's candidates in one pass: each attends, in vain, to the places of all the others."""
 _OF_CANVASES = ("_rank", "_places", "_in_use", "_positions", "_kept")
@@ -63,7 +65,7 @@ class WindowPasses:
     def _find_places(self, masked: Tensor, positions: Tensor) -> None:
         """What later passes compute: places that are masked, where their logits are read, and neighbours."""
         shift = self._model.shift
-        reach = 0 if self._context else NEIGHBOURS  # beside a blind context it costs much and gained nothing
+        reach = NEIGHBOURS_BESIDE_CONTEXT if self._context else NEIGHBOURS
         near = max_pool1d(masked.float()[:, None], 2 * reach + 1, stride=1, padding=reach)[:, 0] > 0
         self._computed = masked | pad(masked[:, shift:], (0, shift)) | (near & (positions < 0))
         self._rank = self._computed.cumsum(1) - 1

@@ -33,6 +33,9 @@ class Example:
     """May be masked by full-sequence masking."""
     response: tuple[bool, ...]
     """Assistant contents with the token that ends them."""
+    context_start: int | None = None
+    """From this token on, nothing sees what lies before it, as in the engine's mode *context*; None: all sees
+    all."""
 
 
 def encode(
@@ -121,7 +124,12 @@ def noise(
     if weighting == "inverse_t":
         maskable = sum(example.maskable if objective == "fs" else example.response)
         weights = masked * (maskable / masked.sum())
-    return Noised(clean.masked_fill(masked, mask_token_id), clean.masked_fill(~masked, IGNORED), weights)
+    blind = None
+    if example.context_start is not None:
+        blind = torch.arange(len(example.ids)) >= example.context_start
+    return Noised(
+        clean.masked_fill(masked, mask_token_id), clean.masked_fill(~masked, IGNORED), weights, blind
+    )
 
 
 def collate(
@@ -136,7 +144,7 @@ def collate(
         vocabulary: For the mask token.
 
     Returns:
-        `input_ids`, `labels` and `attention_mask`, each [rows, longest].
+        As `packing.lay_out`, an example a row.
     """
     seeds = Random(seed)
     rows = [

@@ -21,7 +21,13 @@ MAX_LOGITS = 2**27
 
 
 def masked_losses(
-    model: nn.Module, ids: Tensor, labels: Tensor, attention_mask: Tensor, *, shift: int = 0
+    model: nn.Module,
+    ids: Tensor,
+    labels: Tensor,
+    attention_mask: Tensor,
+    *,
+    blind: Tensor | None = None,
+    shift: int = 0,
 ) -> Tensor:
     """Cross-entropy of every masked token, in nats.
 
@@ -33,6 +39,7 @@ def masked_losses(
         labels: The clean ids where a token is masked, `IGNORED` elsewhere, [rows, length].
         attention_mask: 0 on padding; a row's examples are numbered from 1, and see only themselves,
             [rows, length].
+        blind: bool, where only what is blind too can be seen, [rows, length]; None for nowhere.
         shift: How many places before a token its logits are read: 1 for Dream. Then the first token of an
             example cannot be masked.
 
@@ -43,7 +50,7 @@ def masked_losses(
     network = cast(PreTrainedModel, getattr(model, "module", model))  # under DDP
     head: nn.Module = network.get_output_embeddings()  # pyright: ignore[reportAssignmentType]
     with _losses_for_logits(head, masked.roll(-shift, 1), labels[masked]):
-        return model(input_ids=ids, use_cache=False, **_attention(attention_mask, network)).logits
+        return model(input_ids=ids, use_cache=False, **_attention(attention_mask, blind, network)).logits
 
 
 @contextmanager
@@ -78,15 +85,17 @@ def _losses(logits_of: Any, hidden: Tensor, targets: Tensor) -> Tensor:
     return cross_entropies(logits_of(hidden), targets)
 
 
-def _attention(mask: Tensor, network: Any) -> dict[str, Tensor]:
+def _attention(mask: Tensor, blind: Tensor | None, network: Any) -> dict[str, Tensor]:
     """What keeps the examples of a row apart: positions from 0, and a block each; positions alone leak."""
-    if int(mask.max()) <= 1:
+    if int(mask.max()) <= 1 and blind is None:
         return {"attention_mask": mask}
     place = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
     begins = mask != mask.roll(1, 1)
     begins[:, 0] = True
     positions = place - place.where(begins, torch.zeros_like(place)).cummax(1).values
     same = mask[:, None, :, None] == mask[:, None, None, :]  # rows 1 length length
+    if blind is not None:
+        same &= ~blind[:, None, :, None] | blind[:, None, None, :]
     if network.config._attn_implementation == "eager":  # adds its mask
         dtype = network.get_input_embeddings().weight.dtype
         same = torch.zeros(same.shape, dtype=dtype, device=mask.device).masked_fill(

@@ -21,6 +21,8 @@ class Noised(NamedTuple):
     """The clean ids there, `IGNORED` elsewhere."""
     weights: Tensor | None = None
     """Of the tokens' losses; None: all equal."""
+    blind: Tensor | None = None
+    """Where only what is blind too can be seen; None: all sees all."""
 
 
 def lay_out(rows: Sequence[Sequence[Noised]], padding_id: int) -> dict[str, Tensor]:
@@ -32,7 +34,7 @@ def lay_out(rows: Sequence[Sequence[Noised]], padding_id: int) -> dict[str, Tens
 
     Returns:
         `input_ids`, `labels` and `attention_mask`, each [rows, longest], and `weights` if the examples have
-        any. The attention mask numbers the examples of a row from 1; 0 is padding.
+        any, and `blind` if some are. The attention mask numbers the examples of a row from 1; 0 is padding.
     """
     length = max(sum(len(one.ids) for one in row) for row in rows)
     shape = (len(rows), length)
@@ -43,6 +45,8 @@ def lay_out(rows: Sequence[Sequence[Noised]], padding_id: int) -> dict[str, Tens
     }
     if rows[0][0].weights is not None:
         batch["weights"] = torch.zeros(shape)
+    if any(one.blind is not None for row in rows for one in row):
+        batch["blind"] = torch.zeros(shape, dtype=torch.bool)
     for row, examples in enumerate(rows):
         start = 0
         for number, one in enumerate(examples, start=1):
@@ -52,6 +56,8 @@ def lay_out(rows: Sequence[Sequence[Noised]], padding_id: int) -> dict[str, Tens
             batch["attention_mask"][row, place] = number
             if one.weights is not None:
                 batch["weights"][row, place] = one.weights
+            if one.blind is not None:
+                batch["blind"][row, place] = one.blind
     return batch
 
 

@@ -5,7 +5,8 @@ rating. Then 40 schemes; then, with the impression given, which rating it calls 
 scale; then all scales that are taught in both directions, and all wordings. Then full-sequence SFT, beside
 which every other update rehearses the replies: without that, their direction is lost. There most rows keep
 the reviews in view, and later the ratings too, as an optimizer's canvas does: the lesson is the instruction.
-At the end the learning rate decays, and the scales of one direction join the rehearsal.
+Then the learning rate decays, and the scales of one direction join the rehearsal. Last, most examples do not
+see the instruction, as in the engine's mode *context*, and up to sixteen lie beside it.
 
 Differs from LLaDA (arXiv:2502.09992): no pretraining on unpaired text, which delayed reading; and from the
 paper (arXiv:2604.03677): objectives are mixed where it has full-sequence, then response-only fine-tuning
@@ -108,6 +109,17 @@ STAGES = (
         answers_given=0.6,
         real_share=0.1,
         rehearsal=rehearsal("last", num_schemes=None, real_share=0.1),
+        **SFT,
+    ),
+    Stage(
+        name="blind",
+        num_updates=600,
+        learning_rate=5e-4,
+        shots=(1, 4, 8, 16),
+        answers_given=0.6,
+        blind_share=0.8,
+        real_share=0.1,
+        rehearsal=rehearsal("blind-last", num_schemes=None, real_share=0.1),
         **SFT,
     ),
 )

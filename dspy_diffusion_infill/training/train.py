@@ -69,7 +69,14 @@ class MaskedDiffusionTrainer(Trainer):
     ) -> Any:
         """Weighted mean cross-entropy of the masked tokens, in nats."""
         labels, weights = inputs["labels"], inputs.get("weights")
-        losses = masked_losses(model, inputs["input_ids"], labels, inputs["attention_mask"], shift=self.shift)
+        losses = masked_losses(
+            model,
+            inputs["input_ids"],
+            labels,
+            inputs["attention_mask"],
+            blind=inputs.get("blind"),
+            shift=self.shift,
+        )
         weighted = losses if weights is None else losses * weights[labels != IGNORED]
         total = num_items_in_batch if num_items_in_batch is not None else _total_weight(inputs)
         loss = weighted.sum() / total

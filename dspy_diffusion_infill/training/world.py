@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -50,6 +51,9 @@ class Stage:
     lesson is the instruction."""
     impression_given: float = 0.0
     """Share of whole replies whose impression is never masked: the lesson is which label it calls for."""
+    blind_share: float = 0.0
+    """Share of the rows with several reviews that are as in the engine's mode *context*: reviews and ratings
+    are given, and do not see the instruction."""
     real_share: float = 0.0
     """Share of the reviews that are real sentences."""
     rehearsal: Stage | None = None
@@ -106,7 +110,9 @@ class World:
         count = max(PARTS, batch_tokens // (15 + 25 * shots))
         rows = sorted((self._row(random, shots, stage) for _ in range(count)), key=_length)
         rows = rows[part * count // PARTS : (part + 1) * count // PARTS]
-        objectives: list[Objective] = [random.choice(stage.objectives) for _ in rows]
+        objectives: list[Objective] = [
+            "fs" if row.context_start else random.choice(stage.objectives) for row in rows
+        ]
         return collate(rows, objectives, random.getrandbits(62) + part, self.vocabulary)
 
     def _row(self, random: Random, shots: int, stage: Stage) -> Example:
@@ -131,11 +137,18 @@ class World:
         given = {"user"} if random.random() < stage.given_share else set()
         if shots > 1 and stage.answers_given and random.random() < stage.answers_given:
             given.add("assistant")
+        if shots > 1 and stage.blind_share and random.random() < stage.blind_share:
+            return self._blind(turns)
         padding = random.randint(0, stage.padding) if shots == 1 else 0
         row = encode(turns, self.vocabulary, given=frozenset(given), padding=padding)
         if shots == 1 and (random.random() < stage.impression_given or scheme.one_way):
             return _with_given(row, len(self.vocabulary.encode(IMPRESSIONS[grades[0]] + "\n")))
         return row
+
+    def _blind(self, turns: Sequence[Message]) -> Example:
+        """A row whose instruction alone is masked, and seen by nothing else."""
+        row = encode(turns, self.vocabulary, given=frozenset({"user", "assistant"}))
+        return replace(row, context_start=len(self.vocabulary.lay_out(turns[:1]).ids))
 
     def _review(self, random: Random, grade: int, real_share: float) -> str:
         if random.random() < real_share:

@@ -23,6 +23,7 @@ CONTEXT = [31, 90, 77, 215, 40, 12, 9]
 def few_neighbours(request, monkeypatch):
     """A canvas here is shorter than the neighbourhood of a window."""
     monkeypatch.setattr(window, "NEIGHBOURS", request.param)
+    monkeypatch.setattr(window, "NEIGHBOURS_BESIDE_CONTEXT", 2 * request.param)
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +64,10 @@ def by_hand(model, ids, num_context, blind):
     """
     length, split = len(ids), len(ids) - num_context
     masked = [at for at, token in enumerate(ids) if token == model.mask_token_id]
-    reach = 0 if blind else window.NEIGHBOURS
+    reach = window.NEIGHBOURS_BESIDE_CONTEXT if blind else window.NEIGHBOURS
     near = range(-max(reach, model.shift), reach + 1)
-    places = sorted({at + offset for at in masked for offset in near if 0 <= at + offset < length})
+    end = split if blind else length
+    places = sorted({at + offset for at in masked for offset in near if 0 <= at + offset < end})
     now, copies, total = list(ids), [], 0.0
     for _ in masked:
         visible = torch.ones(length + len(copies), length + len(copies), dtype=torch.bool)
@@ -151,7 +153,7 @@ def test_candidates_share_the_first_pass_in_every_mode(grouped, monkeypatch):
 
 
 def test_a_context_is_encoded_once_for_all_calls(grouped, monkeypatch):
-    monkeypatch.setattr(window, "NEIGHBOURS", 0)
+    monkeypatch.setattr(window, "NEIGHBOURS_BESIDE_CONTEXT", 0)
     canvas = [(1, 6), (1, 12), (1, 12)]
     assert shapes_of(grouped, "context", num_calls=2) == [(1, 7), *canvas, *canvas]
 

@@ -38,7 +38,8 @@ EXAMPLES = [noised([1, 2, 3, 4, 5], [2, 4]), noised([6, 7, 8], [1]), noised([3, 
 
 def losses(model, rows: list[list[Noised]], shift: int) -> torch.Tensor:
     batch = lay_out(rows, PADDING)
-    return masked_losses(model, batch["input_ids"], batch["labels"], batch["attention_mask"], shift=shift)
+    labels, attention = batch["labels"], batch["attention_mask"]
+    return masked_losses(model, batch["input_ids"], labels, attention, blind=batch.get("blind"), shift=shift)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -50,6 +51,22 @@ def test_packed_losses_equal_those_of_examples_alone(family: str, shift: int, at
     torch.testing.assert_close(packed, alone, atol=1e-5, rtol=0)
     beside_padding = losses(model, [EXAMPLES[:1], EXAMPLES[1:]], shift)
     torch.testing.assert_close(beside_padding, alone, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_a_blind_context_sees_itself_alone(attention: str):
+    """Its losses are those of a row without what it is blind to; what lies before it sees it."""
+    model = network("llama", attention)
+    before, context = noised([1, 2, 3], [1]), noised([6, 7, 8, 4], [2])
+    both = noised([1, 2, 3, 6, 7, 8, 4], [1, 5])
+    blind = both._replace(blind=torch.arange(7) >= 3)
+    seen, hidden = losses(model, [[both]], 0), losses(model, [[blind]], 0)
+    torch.testing.assert_close(hidden[1:], losses(model, [[context]], 0), atol=1e-5, rtol=0)
+    assert abs(hidden[0] - losses(model, [[before]], 0)[0]) > 1e-3
+    assert abs(hidden[1] - seen[1]) > 1e-3
+    packed = losses(model, [[EXAMPLES[0], blind], [both]], 0)
+    expected = torch.cat([losses(model, [[EXAMPLES[0]]], 0), hidden, seen])
+    torch.testing.assert_close(packed, expected, atol=1e-5, rtol=0)
 
 
 def test_no_token_sees_a_neighbour():
@@ -125,6 +142,6 @@ def test_groups_of_like_length_hold_every_example_once_and_do_not_overlap(length
 
 def test_positions_begin_anew_with_every_example():
     batch = lay_out([EXAMPLES[:2], EXAMPLES[1:2]], PADDING)
-    found = loss._attention(batch["attention_mask"], network("llama"))
+    found = loss._attention(batch["attention_mask"], None, network("llama"))
     assert found["position_ids"].tolist() == [[0, 1, 2, 3, 4, 0, 1, 2], [0, 1, 2, 0, 1, 2, 3, 4]]
     assert found["attention_mask"][0, 0, 4].tolist() == [True] * 5 + [False] * 3

@@ -11,6 +11,7 @@ from dspy_diffusion_infill.engine.llada import CHAT
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.training.data import Example
 from dspy_diffusion_infill.training.grammar import NUM_GRADES, Reviews
+from dspy_diffusion_infill.training.loss import IGNORED
 from dspy_diffusion_infill.training.schemes import (
     IMPRESSIONS,
     NUM_PAIRED,
@@ -159,6 +160,21 @@ def test_ratings_that_are_given_stay_in_view_of_rows_with_several_reviews_alone(
     assert any(several.maskable), "the instruction may be masked"
     assert any(several.response), "response-only masking still has a response"
     assert all(may for may, answers in zip(alone.maskable, alone.response, strict=True) if answers)
+
+
+def test_examples_that_do_not_see_the_instruction_are_all_given(world: World):
+    stage = Stage(
+        name="any", num_updates=1, learning_rate=1e-3, shots=(4,), objectives=("ro",), blind_share=1.0
+    )
+    batch = world.batch(stage, 400, 0, 0)
+    for ids, labels, blind in zip(batch["input_ids"], batch["labels"], batch["blind"], strict=True):
+        start = int(blind.int().argmax())
+        assert (labels != IGNORED).any()
+        assert not (labels != IGNORED)[start:].any()
+        text = world.vocabulary.decode(ids[start:].tolist())
+        assert text.count("user") == 4
+        assert "system" not in text
+    assert "blind" not in world.batch(replace(stage, blind_share=0.0), 400, 0, 0)
 
 
 def test_every_other_update_is_rehearsed(world: World):
