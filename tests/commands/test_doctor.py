@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 from dspy_diffusion_infill.cli import app
 from dspy_diffusion_infill.commands import doctor as command
 from dspy_diffusion_infill.commands import surroundings
-from dspy_diffusion_infill.engine import probe
 from dspy_diffusion_infill.engine.verify import Check
 
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
