@@ -11,8 +11,9 @@ from transformers import LlamaForCausalLM
 
 from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
 from dspy_diffusion_infill.engine.model import load
+from dspy_diffusion_infill.engine.vocabulary import Vocabulary
 from dspy_diffusion_infill.prompts.canvas import Canvas, Masked, Message
-from dspy_diffusion_infill.training.embedded import build
+from dspy_diffusion_infill.training.embedded import _config, build
 from dspy_diffusion_infill.training.train import Batches, train
 from dspy_diffusion_infill.training.world import PARTS, World
 from tests.training.conftest import TINY
@@ -111,6 +112,27 @@ def test_a_stage_that_changed_is_trained_again_and_those_before_it_are_not(
     changed = (TINY.stages[0], replace(TINY.stages[1], learning_rate=2e-3), TINY.stages[2])
     build(real, tmp_path / "model", replace(TINY, stages=changed), use_cpu=True)
     assert set(seen) == {"fs", "ro"}
+
+
+def test_the_loss_is_of_a_context_that_does_not_see_the_instruction(
+    world: World, vocabulary: Vocabulary, tmp_path: Path
+):
+    from transformers import TrainingArguments
+
+    from dspy_diffusion_infill.training.loss import masked_losses
+    from dspy_diffusion_infill.training.train import MaskedDiffusionTrainer
+
+    # in one layer, nothing reaches a mask by way of the context
+    model = LlamaForCausalLM(_config(replace(TINY, num_layers=2), vocabulary))
+    for weights in model.parameters():  # fresh ones attend to everything alike
+        torch.nn.init.normal_(weights, generator=torch.Generator().manual_seed(weights.numel()))
+    stage = replace(TINY.stages[1], shots=(2,), blind_share=1.0)
+    batch = world.batch(stage, TINY.batch_tokens, TINY.seed, 0)
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
+    loss = MaskedDiffusionTrainer(model, arguments).compute_loss(model, batch)
+    inputs = batch["input_ids"], batch["labels"], batch["attention_mask"]
+    torch.testing.assert_close(loss, masked_losses(model, *inputs, blind=batch["blind"]).mean())
+    assert abs(loss - masked_losses(model, *inputs).mean()) > 1e-3
 
 
 def test_gradients_are_those_of_the_mean_over_all_masked_tokens_of_an_update(

@@ -171,9 +171,10 @@ def test_examples_that_do_not_see_the_instruction_are_all_given(world: World):
         start = int(blind.int().argmax())
         assert (labels != IGNORED).any()
         assert not (labels != IGNORED)[start:].any()
-        text = world.vocabulary.decode(ids[start:].tolist())
+        before, text = (world.vocabulary.decode(part.tolist()) for part in (ids[:start], ids[start:]))
         assert text.count("user") == 4
-        assert "system" not in text
+        assert text.startswith(CHAT.header[0])
+        assert before.endswith(CHAT.end[0])
     assert "blind" not in world.batch(replace(stage, blind_share=0.0), 400, 0, 0)
 
 
