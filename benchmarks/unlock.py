@@ -1,14 +1,14 @@
 """Whether full-sequence masking unlocks prompt infilling, at a size that two cores can train.
 
-    python -m benchmarks.unlock --data DIR --work DIR --json FILE [--figure FILE --seeds 0 1 2]
+    python -m benchmarks.unlock --data DIR --work DIR --json FILE [--figure FILE --seeds 0 1 2 --mix]
 
 One common start learns unpaired sentences and instructions with full masking, as LLaDA's pretraining does.
 From it `public` learns to answer with masks on responses only, the stand-in for a public checkpoint. From
 `public`, with equal numbers of updates, once a seed: `ro` (more of the same), `fs` (full sequences), and
-`fsro` (full sequences, then responses). Each writes the vague instruction of held-out rating schemes anew
-from 16 examples; what it wrote is answered by one fixed task LM (the embedded model), and by itself.
-Controls: `fsro` on shuffled labels and without examples, random tokens, the nearest training instruction.
-Nothing is tuned for or against a variant.
+`fsro` (full sequences, then responses); with `--mix`, half an hour more, also `mix` (each row masked one
+way or the other). Each writes the vague instruction of held-out rating schemes anew from 16 examples; what
+it wrote is answered by one fixed task LM (the embedded model), and by itself. Controls: `fsro` on shuffled
+labels and without examples, random tokens, the nearest training instruction. Nothing is tuned for or against a variant.
 
 Reported a variant: the gap between the vague and the hand-written instruction that it closed, as in
 `benchmarks.demo_gap`; perplexities of held-out prompts and responses; the share of stop tokens where a masked
@@ -38,8 +38,8 @@ import torch
 from benchmarks.demo_gap import Cell, shuffled
 from benchmarks.report import write_json
 from benchmarks.tasks import RandomInfiller, WithoutExamples, generated_reviews
-from benchmarks.unlock_models import VARIANTS, Models, Plan, conversations, stop_share
-from benchmarks.unlock_tables import METHODS, Seed, bars, draw, tables
+from benchmarks.unlock_models import Models, Plan, conversations, stop_share
+from benchmarks.unlock_tables import Seed, bars, draw, tables
 from dspy_diffusion_infill import DiffusionLM
 from dspy_diffusion_infill.demo import ANSWER_TOKENS, infill, score, split
 from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
@@ -58,7 +58,7 @@ from dspy_diffusion_infill.training.start import read_start, read_weights
 
 NONE = "."
 """No instruction: a signature must have one."""
-BRANCHES = (("fs", "fsro"), ("ro",))
+BRANCHES = (("fs", "fsro"), ("ro",), ("mix",))
 """Variants that share no work, once there is `public`; the longer first."""
 
 
@@ -77,14 +77,14 @@ class Scores:
 
     def cell(self, seed: int, number: int) -> Cell:
         """One seed and held-out scheme, every variant and control, answered by the fixed task LM."""
-        path = self.models.work / f"cell-{seed}-{number}.json"
+        path = self.models.work / f"cell-{seed}-{number}-of-{len(self.models.plan.variants)}.json"
         return Cell(**kept(path, lambda: asdict(self._cell(held_out_schemes()[number], seed))))
 
     def _cell(self, scheme: Scheme, seed: int) -> Cell:
         started = time.monotonic()
         shots, scored = split(self.reviews, scheme, seed)
         oracle = ORACLE.format(worst=scheme.worst, best=scheme.best)
-        fillers = {name: self.infiller(name, seed) for name in VARIANTS}
+        fillers = {name: self.infiller(name, seed) for name in self.models.plan.variants}
         with self.answering(self.task):
             texts = {"none": NONE, "vague": VAGUE, "oracle": oracle}
             texts["nearest"] = nearest_training_instruction(oracle).text
@@ -122,9 +122,9 @@ class Scores:
         """What the models of a seed measured."""
         return Seed(
             seed,
-            {name: self.own(seed, name) for name in VARIANTS},
-            {name: self._losses(name, seed) for name in VARIANTS},
-            {name: self.models.curve(name, seed) for name in VARIANTS},
+            {name: self.own(seed, name) for name in self.models.plan.variants},
+            {name: self._losses(name, seed) for name in self.models.plan.variants},
+            {name: self.models.curve(name, seed) for name in self.models.plan.variants},
         )
 
     def _losses(self, variant: str, seed: int) -> dict[str, float]:
@@ -158,13 +158,14 @@ def run(data: Path, work: Path, plan: Plan, seeds: Sequence[int], task: str) -> 
     models.variant("public", 0)
     cells = []
     with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=_use_one_core) as pool:
-        branches = [(names, seed) for seed, names in product(seeds, BRANCHES)]
+        wanted = [branch for branch in BRANCHES if branch[-1] in plan.variants]
+        branches = [(names, seed) for seed, names in product(seeds, wanted)]
         list(pool.map(partial(_grow, data, work, plan), branches))
         places = list(product(seeds, range(plan.num_schemes)))
         for cell in pool.map(partial(_cell, data, work, plan, task), places):
             cells.append(cell)
             print(_line(cell), flush=True)
-        list(pool.map(partial(_own, data, work, plan, task), list(product(seeds, VARIANTS))))
+        list(pool.map(partial(_own, data, work, plan, task), list(product(seeds, plan.variants))))
     return cells, [Scores(models, task).seed(seed) for seed in seeds]
 
 
@@ -189,7 +190,7 @@ def _own(data: Path, work: Path, plan: Plan, task: str, place: tuple[int, str]) 
 
 
 def _line(cell: Cell) -> str:
-    shown = " ".join(f"{name} {cell.scores[name]:.2f}" for name in METHODS)
+    shown = " ".join(f"{name} {value:.2f}" for name, value in cell.scores.items())
     return f"{cell.scheme:<24} seed {cell.seed}  {shown}  {cell.instructions['fsro']!r}"
 
 
@@ -204,10 +205,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--figure", type=Path, help="file for the figure")
     parser.add_argument("--task", default="embedded", help="the fixed task LM: embedded, or a folder")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--mix", action="store_true", help="train and measure the variant mix too")
     options = parser.parse_args(arguments)
     logging.getLogger("dspy").setLevel(logging.ERROR)
     started = time.monotonic()
-    cells, seeds = run(options.data, options.work, Plan(), options.seeds, options.task)
+    plan = Plan(variants=(*Plan().variants, "mix")) if options.mix else Plan()
+    cells, seeds = run(options.data, options.work, plan, options.seeds, options.task)
     for line in tables(cells, seeds):
         print(line)
     if options.figure:

@@ -37,9 +37,11 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "fs": ("public", "fs", "fs"),
     "fs_first": ("public", "fs"),
     "fsro": ("public", "fs", "ro"),
+    "mix": ("public", "mix", "mix"),
 }
 """What each variant learned, in order; what two have in common is learned once. `fs_first` is `fsro` before
-its response-only part."""
+its response-only part; `mix` masks each row by one objective or the other."""
+OBJECTIVES: dict[str, tuple[Objective, ...]] = {"fs": ("fs",), "ro": ("ro",), "mix": ("fs", "ro")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,7 @@ class Plan:
     """Response-only SFT: the embedded model's own stages before its first full-sequence one."""
     refinement: int = 1200
     """Updates of each variant, from `public`: two thirds, then one, as the paper's 8 and 4 epochs."""
+    variants: tuple[str, ...] = ("public", "ro", "fs", "fs_first", "fsro")
     num_schemes: int = 5
     held_out: int = 64
     """Conversations that losses are measured on."""
@@ -68,7 +71,7 @@ class Plan:
             learning_rate=8e-4,
             decay=last,
             shots=(1, 2, 4, 8),
-            objectives=("fs",) if path[-1] == "fs" else ("ro",),
+            objectives=OBJECTIVES[path[-1]],
             given_share=0.95,
             answers_given=0.6,
             real_share=0.05,

@@ -10,10 +10,9 @@ from statistics import mean
 from typing import Any
 
 from benchmarks.demo_gap import Cell, gap_closed
-from benchmarks.unlock_models import VARIANTS
 
-CONTROLS = ("none", "vague", "oracle", "nearest", "random", "shuffled", "no_examples")
-METHODS = (*CONTROLS, *VARIANTS)
+ENDS = ("none", "vague", "oracle")
+"""What gaps are measured between, and no instruction at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +39,14 @@ def bars(cells: Sequence[Cell]) -> dict[str, float]:
     """The gap that each variant and control closed; none where the oracle gains nothing."""
     if mean(cell.scores["oracle"] - cell.scores["vague"] for cell in cells) <= 0:
         return {}
-    return {f"{name}_gap_closed": gap_closed(cells, name) for name in (*VARIANTS, *CONTROLS[3:])}
+    return {f"{name}_gap_closed": gap_closed(cells, name) for name in cells[0].scores if name not in ENDS}
 
 
 def tables(cells: Sequence[Cell], seeds: Sequence[Seed]) -> Iterator[str]:
     """The lines of the tables: accuracies and gaps by method, then what each variant is by itself."""
     yield f"{'instruction':<14}{'accuracy':>10}{'gap closed':>12}   95 % interval"
     found = bars(cells)
-    for name in METHODS:
+    for name in cells[0].scores:
         accuracy = mean(cell.scores[name] for cell in cells)
         line = f"{name:<14}{accuracy:>10.3f}"
         if (gap := found.get(f"{name}_gap_closed")) is not None:
@@ -57,7 +56,7 @@ def tables(cells: Sequence[Cell], seeds: Sequence[Seed]) -> Iterator[str]:
     for part in ("own", "losses"):
         columns = list(getattr(seeds[0], part)["public"])
         yield f"\n{'variant':<10}" + "".join(f"{name.removeprefix('eval_'):>22}" for name in columns)
-        for name in VARIANTS:
+        for name in seeds[0].own:
             means = (mean(getattr(seed, part)[name][column] for seed in seeds) for column in columns)
             yield f"{name:<10}" + "".join(f"{value:>22.3f}" for value in means)
 
@@ -68,13 +67,15 @@ def draw(path: Path, cells: Sequence[Cell], seeds: Sequence[Seed]) -> None:
 
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     left, right = figure.subplots(1, 2)
-    left.bar(METHODS, [mean(cell.scores[name] for cell in cells) for name in METHODS])
+    methods = list(cells[0].scores)
+    left.bar(methods, [mean(cell.scores[name] for cell in cells) for name in methods])
     left.set_ylabel("accuracy, fixed task LM")
     left.tick_params(axis="x", rotation=60)
-    for name, color in _COLORS.items():
-        for one in seeds:
-            values = [entry["eval_prompt_perplexity"] for entry in one.curves[name]]
-            right.plot(range(len(values)), values, label=name if one is seeds[0] else None, color=color)
+    for one in seeds:
+        for name, color in _COLORS.items():
+            values = [entry["eval_prompt_perplexity"] for entry in one.curves.get(name, ())]
+            label = name if values and one is seeds[0] else None
+            right.plot(range(len(values)), values, label=label, color=color)
     right.set_yscale("log")
     right.set_xlabel("measurements along the refinement")
     right.set_ylabel("perplexity of held-out prompts")
@@ -82,4 +83,4 @@ def draw(path: Path, cells: Sequence[Cell], seeds: Sequence[Seed]) -> None:
     figure.savefig(path)
 
 
-_COLORS = {"ro": "tab:red", "fs": "tab:blue", "fsro": "tab:green"}
+_COLORS = {"ro": "tab:red", "fs": "tab:blue", "fsro": "tab:green", "mix": "tab:orange"}

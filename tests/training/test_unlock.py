@@ -9,8 +9,8 @@ from benchmarks import unlock
 from benchmarks.demo_gap import Cell
 from benchmarks.tasks import WithoutExamples
 from benchmarks.unlock import run
-from benchmarks.unlock_models import VARIANTS, Models, Plan
-from benchmarks.unlock_tables import METHODS, bars, draw, interval, tables
+from benchmarks.unlock_models import OBJECTIVES, VARIANTS, Models, Plan
+from benchmarks.unlock_tables import bars, draw, interval, tables
 from dspy_diffusion_infill import demo
 from dspy_diffusion_infill.prompts.canvas import Canvas, Masked, Message
 from dspy_diffusion_infill.training import train
@@ -22,9 +22,11 @@ SHORT = Plan(
     start_updates=2,
     public=(Stage(name="all", num_updates=2, learning_rate=1e-3, objectives=("ro",)),),
     refinement=6,
+    variants=tuple(VARIANTS),
     num_schemes=1,
     held_out=8,
 )
+CONTROLS = ("none", "vague", "oracle", "nearest", "random", "shuffled", "no_examples")
 
 
 class InPlace:
@@ -47,11 +49,15 @@ def test_variants_take_equally_many_updates_from_one_parent():
         return sum(stage.num_updates for end in range(2, len(path) + 1) for stage in SHORT.stages(path[:end]))
 
     lengths = {name: updates(path) for name, path in VARIANTS.items()}
-    assert lengths == {"public": 0, "ro": 6, "fs": 6, "fs_first": 4, "fsro": 6}
+    assert lengths == {"public": 0, "ro": 6, "fs": 6, "fs_first": 4, "fsro": 6, "mix": 6}
     for path in VARIANTS.values():
         for end in range(2, len(path) + 1):
             (stage,) = SHORT.stages(path[:end])
-            assert stage.objectives == (path[end - 1],)
+            assert stage.objectives == OBJECTIVES[path[end - 1]]
+
+
+def test_the_mix_is_made_where_it_is_asked_for():
+    assert set(VARIANTS) - set(Plan().variants) == {"mix"}
 
 
 def test_public_saw_responses_alone():
@@ -68,7 +74,7 @@ def test_a_short_run_measures_every_variant_and_a_second_one_only_reads_it(
     monkeypatch.setattr(unlock, "ProcessPoolExecutor", InPlace)
     work = tmp_path / "work"
     cells, seeds = run(real, work, SHORT, [0], str(work / "start"))
-    assert [set(cell.scores) for cell in cells] == [set(METHODS)]
+    assert [set(cell.scores) for cell in cells] == [{*CONTROLS, *VARIANTS}]
     (found,) = seeds
     for name in VARIANTS:
         assert set(found.own[name]) == {"none", "own", "fsro", "oracle"}
@@ -107,7 +113,7 @@ def test_the_control_without_examples_shows_none():
 
 
 def test_gaps_are_those_of_the_demo_with_an_interval_over_cells():
-    scores = dict.fromkeys(METHODS, 0.2) | {"vague": 0.0, "oracle": 0.8, "fsro": 0.6}
+    scores = dict.fromkeys((*CONTROLS, *VARIANTS), 0.2) | {"vague": 0.0, "oracle": 0.8, "fsro": 0.6}
     cell = Cell("generated", "1..5", 0, scores, {}, 1.0)
     cells = [cell, replace(cell, scores=scores | {"fsro": 1.0})]
     found = bars(cells)
