@@ -97,7 +97,8 @@ def measure(model: TextModel) -> tuple[Measured, ...]:
 def stored_choice(model: MaskPredictor) -> CacheMode | None:
     """The mode that `calibrate` chose for a model on this kind of device; None if it was never asked."""
     found = (_read(folder / FILE).get(_key(model)) for folder in _folders(model))
-    return next((entry["choice"] for entry in found if entry), None)
+    choices = (entry.get("choice") for entry in found if isinstance(entry, dict))
+    return next((choice for choice in choices if choice in MODES), None)
 
 
 def _measure(
@@ -132,7 +133,12 @@ def _store(model: MaskPredictor, choice: CacheMode, measured: Sequence[Measured]
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    """What was written; nothing, if there is none or it is damaged: it can be measured again."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _folders(model: MaskPredictor) -> Sequence[Path]:

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from dspy_diffusion_infill.engine.checkpoint import weight_files
+from dspy_diffusion_infill.engine.checkpoint import reading, weight_files
 from dspy_diffusion_infill.engine.keyvalues import KeyValues
 from dspy_diffusion_infill.engine.placement import Placement
 from dspy_diffusion_infill.engine.vocabulary import Vocabulary
@@ -112,7 +111,7 @@ def read_network(
         ModelError: If a file is broken, or a weight is missing, left over or of another shape.
     """
     weight_files(folder)
-    try:
+    with reading("The weights", folder):
         network, report = architecture.from_pretrained(
             folder,
             config=config,
@@ -124,12 +123,11 @@ def read_network(
             output_loading_info=True,
             **placement.arguments(),
         )
-    except (SafetensorError, OSError, RuntimeError) as error:
-        raise ModelError(f"The weights in {str(folder)!r} cannot be read: {error}") from error
     for what in ("missing_keys", "mismatched_keys", *([] if may_leave_over else ["unexpected_keys"])):
         if keys := sorted(map(str, report[what])):
+            others = f" and {len(keys) - 3} others" if len(keys) > 3 else ""
             raise ModelError(
                 f"The weights in {str(folder)!r} must fit {architecture.__name__} exactly; "
-                f"{what.removesuffix('_keys')}: {', '.join(keys[:3])} and {len(keys) - 1} others."
+                f"{what.removesuffix('_keys')}: {', '.join(keys[:3])}{others}."
             )
     return network

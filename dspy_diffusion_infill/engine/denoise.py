@@ -23,7 +23,7 @@ from dspy_diffusion_infill.engine.model import MaskPredictor
 from dspy_diffusion_infill.engine.reverse import Decoding, Filled, Rows, Task
 from dspy_diffusion_infill.engine.rows import token_batches
 from dspy_diffusion_infill.engine.window import WindowPasses
-from dspy_diffusion_infill.errors import CanvasError
+from dspy_diffusion_infill.errors import CanvasError, SettingsError
 from dspy_diffusion_infill.prompts.canvas import CacheMode, Denoising
 
 Run = Callable[[Sequence[Task], Decoding], Sequence[Filled]]
@@ -67,6 +67,7 @@ def infill(
 
     Raises:
         CanvasError: If a canvas holds no mask token, or does not fit the model's context.
+        SettingsError: If `num_candidates` is below 1.
 
     Example:
         >>> from dspy_diffusion_infill.prompts.canvas import Denoising
@@ -76,6 +77,8 @@ def infill(
         >>> infill(toy, [[5, 8, 8]], decoding=decoding)[0][0].ids
         [5, 6, 7]
     """
+    if num_candidates < 1:
+        raise SettingsError(f"num_candidates must be at least 1; got {num_candidates}.")
     random = decoding.denoising.temperature > 0 or decoding.denoising.remasking == "random"
     copies = num_candidates if random else 1
     tasks = [

@@ -87,9 +87,11 @@ class DiffusionInfiller:
         All tokens of a canvas's texts are masked at once: one pass a canvas.
 
         Raises:
-            CanvasError: If a canvas with its texts is longer than the model's context, or has another number
-                of masked parts than of texts.
+            CanvasError: If a canvas with its texts is longer than the model's context, or there are not as
+                many texts as masked parts.
         """
+        if len(canvases) != len(texts):
+            raise CanvasError(f"texts must be as many as canvases, {len(canvases)}; got {len(texts)}.")
         targets = [self.target(canvas, each) for canvas, each in zip(canvases, texts, strict=True)]
         return masked_nll(self.model, targets)
 
@@ -97,20 +99,23 @@ class DiffusionInfiller:
         """The canvas with the texts in place of its masks, and where these lie.
 
         Raises:
-            CanvasError: If there is not one text for each masked part.
+            CanvasError: If there is not one text for each masked part, or there is no token in them.
         """
-        if len(texts) != canvas.num_masked_parts:
+        if isinstance(texts, str) or len(texts) != canvas.num_masked_parts:
             raise CanvasError(
-                f"texts must hold one text for each masked part, {canvas.num_masked_parts}; got {len(texts)}."
+                f"texts must hold one text for each masked part, {canvas.num_masked_parts}; got {texts!r}."
             )
         written = [self.model.vocabulary.encode(text) for text in texts]
+        if not any(written):
+            raise CanvasError(f"texts must hold something to score; got {texts!r}.")
         for part, ids in enumerate(written):
             canvas = with_length(canvas, part, max(1, len(ids)))
         layout = self._lay_out(canvas)
         ids = list(layout.ids)
         for where, own in zip(layout.masked, written, strict=True):
             ids[where.start : where.start + len(own)] = own
-        return Target(ids, [at for where in layout.masked for at in where])
+        scored = (at for where, own in zip(layout.masked, written, strict=True) for at in where[: len(own)])
+        return Target(ids, list(scored))
 
     def _fill(
         self, canvases: Sequence[Canvas], how: Denoising, num_candidates: int, seed: int

@@ -37,7 +37,7 @@ def with_best_lengths(
         tried = lengths_to_try(asked) if masked.most is None else lengths_within(asked, masked.most)
         lengths = [length for length in tried if length <= asked + room]
         found = confidences([with_length(canvas, part, length) for length in lengths])
-        best = best_length(dict(zip(lengths, found, strict=True)), asked)
+        best = best_length(dict(zip(lengths, found, strict=True)), asked, most=masked.most)
         canvas, room = with_length(canvas, part, best), room + asked - best
     return canvas
 
@@ -55,15 +55,19 @@ def lengths_to_try(num_tokens: int) -> list[int]:
 def lengths_within(least: int, most: int) -> list[int]:
     """Lengths spread evenly over a range, both ends included.
 
+    A range of two has the next one too: a line is fitted to three.
+
     Example:
-        >>> lengths_within(4, 6), lengths_within(2, 26)
-        ([4, 5, 6], [2, 6, 10, 14, 18, 22, 26])
+        >>> lengths_within(4, 6), lengths_within(2, 26), lengths_within(4, 5)
+        ([4, 5, 6], [2, 6, 10, 14, 18, 22, 26], [4, 5, 6])
     """
+    if most == least + 1:
+        return [least, most, most + 1]
     steps = min(MAX_LENGTHS - 1, most - least)
     return [least + round(step * (most - least) / steps) for step in range(steps + 1)] if steps else [least]
 
 
-def best_length(confidence: Mapping[int, float], asked: int) -> int:
+def best_length(confidence: Mapping[int, float], asked: int, most: int | None = None) -> int:
     """The length whose confidence stands out most above what its length alone explains.
 
     Confidence falls as there is more to guess; a straight line in the logarithm of the length, fitted to this
@@ -75,6 +79,7 @@ def best_length(confidence: Mapping[int, float], asked: int) -> int:
     Args:
         confidence: By length; in nats per token.
         asked: The length to keep where fewer than three were tried, which any line fits.
+        most: The longest that may be chosen; None for any.
 
     Example:
         >>> best_length({2: -1.0, 4: -2.0, 8: -2.0, 16: -4.0}, asked=4)
@@ -84,7 +89,8 @@ def best_length(confidence: Mapping[int, float], asked: int) -> int:
         return asked
     logs, values = [math.log(length) for length in confidence], list(confidence.values())
     slope, level = linear_regression(logs, values)
-    return max(confidence, key=lambda length: confidence[length] - level - slope * math.log(length))
+    allowed = [length for length in confidence if most is None or length <= most]
+    return max(allowed, key=lambda length: confidence[length] - level - slope * math.log(length))
 
 
 def masked_parts(canvas: Canvas) -> list[int]:

@@ -2,7 +2,7 @@
 
 Checkpoints come in two layouts. *Published* (`model_type: llada`): LLaDA's own names for settings and weights
 are mapped onto transformers' Llama. *Llama-shaped* (`model_type: llama`, `is_causal: false`): what this
-project trains and saves.
+project trains and saves; and iLLaDA, which has Llama's names under a class of its own.
 
 Source: LLaDA (arXiv:2502.09992); the released `modeling_llada.py` computes what Llama computes, to the bit,
 without a causal mask. Its remote code is not needed, and never run.
@@ -13,9 +13,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from dspy_diffusion_infill.engine.checkpoint import read_config, read_tokenizer
+from dspy_diffusion_infill.engine.checkpoint import read_config, read_tokenizer, reading
 from dspy_diffusion_infill.engine.decoder import BidirectionalDecoder, read_network
 from dspy_diffusion_infill.engine.placement import Placement
 from dspy_diffusion_infill.engine.rotation import rotate_in_float32
@@ -31,6 +32,12 @@ CHAT = ChatFormat(
     end=("<|eot_id|>",),
 )
 """In LLaDA-8B's tokenizer: mask 126336, <|endoftext|> 126081, <|eot_id|> 126348, <|startoftext|> 126080."""
+
+MASKS = (CHAT.mask, "<[MASK]>")
+"""Of LLaDA, and of iLLaDA (id 5)."""
+
+LLAMA_SHAPED = {"model_type": "llama", "is_causal": False}
+"""What a config of that layout comes to; that of iLLaDA names its own class."""
 
 PUBLISHED_TO_LLAMA = {
     r"^model\.transformer\.wte\.": "model.embed_tokens.",
@@ -74,16 +81,38 @@ def load(folder: Path, *, name: str, placement: Placement) -> BidirectionalDecod
         ModelError: If the checkpoint is broken, or not a LLaDA.
     """
     settings = read_config(folder)
-    published = settings["model_type"] == "llada"
-    config = llama_config(settings) if published else LlamaConfig.from_dict(settings)
+    published = settings.get("model_type") == "llada"
+    with reading("The config", folder):
+        config = llama_config(settings) if published else LlamaConfig.from_dict(settings | LLAMA_SHAPED)
     # A padding id would pin that row of the embedding; here padding is the end-of-text token.
     config.pad_token_id = None
-    vocabulary = Vocabulary(read_tokenizer(folder), CHAT, config.vocab_size)
-    _check_mask(settings, vocabulary)
+    tokenizer = read_tokenizer(folder)
+    vocabulary = Vocabulary(tokenizer, chat_format(tokenizer, settings), config.vocab_size)
+    check_mask(settings, vocabulary)
     key_mapping = PUBLISHED_TO_LLAMA if published else None
     network = read_network(folder, LlamaForCausalLM, config, placement, key_mapping=key_mapping)
     rotate_in_float32(network)
     return BidirectionalDecoder(network, vocabulary, name, config.max_position_embeddings, folder=folder)
+
+
+def chat_format(tokenizer: Tokenizer, settings: dict[str, Any]) -> ChatFormat:
+    """LLaDA's format; without roles for a model whose tokenizer has no headers, which never saw one.
+
+    LLaDA-8B-Base has none, and iLLaDA has a mask, a start and an end of its own: turns are then parted by
+    blank lines.
+    """
+    words = tokenizer.get_vocab(with_added_tokens=True)
+    if all(token in words for token in (*CHAT.header, *CHAT.end)):
+        return CHAT
+
+    def own(token: str, setting: str) -> str:
+        declared = settings.get(setting)
+        found = tokenizer.id_to_token(declared) if isinstance(declared, int) else None
+        return token if token in words else found or token
+
+    mask = next((token for token in MASKS if token in words), CHAT.mask)
+    start, stop = own(CHAT.start[0], "bos_token_id"), own(CHAT.stops[0], "eos_token_id")
+    return ChatFormat(mask=mask, stops=(stop,), start=(start,), end_text="\n\n")
 
 
 def llama_config(published: dict[str, Any]) -> LlamaConfig:
@@ -102,7 +131,7 @@ def llama_config(published: dict[str, Any]) -> LlamaConfig:
         raise ModelError(f"A LLaDA checkpoint must have {wanted}; config.json says {odd}.")
     try:
         return LlamaConfig(
-            vocab_size=published["embedding_size"],
+            vocab_size=published.get("embedding_size") or published["vocab_size"],
             hidden_size=published["d_model"],
             intermediate_size=published["mlp_hidden_size"],
             num_hidden_layers=published["n_layers"],
@@ -120,10 +149,15 @@ def llama_config(published: dict[str, Any]) -> LlamaConfig:
         raise ModelError(f"The config.json of a published LLaDA must hold {error}; it does not.") from error
 
 
-def _check_mask(settings: dict[str, Any], vocabulary: Vocabulary) -> None:
+def check_mask(settings: dict[str, Any], vocabulary: Vocabulary) -> None:
+    """See that config and tokenizer have one mask token.
+
+    Raises:
+        ModelError: If the config names another id.
+    """
     declared = settings.get("mask_token_id")
     if declared not in (None, vocabulary.mask_token_id):
         raise ModelError(
-            f"mask_token_id must be {vocabulary.mask_token_id}, the tokenizer's {CHAT.mask}; "
+            f"mask_token_id must be {vocabulary.mask_token_id}, the tokenizer's {vocabulary.chat.mask}; "
             f"config.json says {declared}. Tokenizer and weights are of two different checkpoints."
         )

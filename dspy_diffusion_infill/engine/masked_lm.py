@@ -13,11 +13,16 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel
 
-from dspy_diffusion_infill.engine.checkpoint import weight_files
+from dspy_diffusion_infill.engine.checkpoint import reading, weight_files
 from dspy_diffusion_infill.engine.decoder import read_network
 from dspy_diffusion_infill.engine.placement import Placement
 from dspy_diffusion_infill.engine.vocabulary import ChatFormat, Vocabulary
 from dspy_diffusion_infill.errors import ModelError
+
+_PROBE = 16
+"""Tokens of the longer of two rows that an architecture is tried with."""
+_ROUNDING = 0.05
+"""Of logits, in the lowest precision; architectures that do not heed padding are off by much more."""
 
 
 class MaskedLM:
@@ -67,7 +72,8 @@ class MaskedLM:
         with self._hooked:
             hook = self.network.base_model.register_forward_hook(keep_wanted)
             try:
-                return self.network(input_ids=ids, attention_mask=attention_mask.long()).logits[0].float()
+                found = self.network(input_ids=ids, attention_mask=attention_mask.long(), return_dict=True)
+                return found.logits[0].float()
             finally:
                 hook.remove()
 
@@ -84,16 +90,42 @@ def load(folder: Path, *, name: str, placement: Placement) -> MaskedLM:
         ModelError: If the checkpoint is broken, or has no mask token.
     """
     weight_files(folder)
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    if tokenizer.mask_token is None:
-        raise ModelError(f"A masked LM must have a mask token; the tokenizer in {str(folder)!r} has none.")
+    with reading("The config", folder):
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    with reading("The tokenizer", folder):
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     start = tokenizer.cls_token or tokenizer.bos_token
     end = tokenizer.sep_token or tokenizer.eos_token
+    if None in (tokenizer.mask_token, start, end):
+        raise ModelError(
+            "A masked LM's tokenizer must have a mask token and tokens for start and end; that in "
+            f"{str(folder)!r} has {tokenizer.mask_token}, {start} and {end}."
+        )
     chat = ChatFormat(mask=tokenizer.mask_token, stops=(end,), start=(start,), end=(end,))
     vocabulary = Vocabulary(tokenizer.backend_tokenizer, chat, config.vocab_size)
     network = read_network(folder, AutoModelForMaskedLM, config, placement, may_leave_over=True)
-    return MaskedLM(network, vocabulary, name, _context_length(network))
+    with reading("The sizes", folder):
+        model = MaskedLM(network, vocabulary, name, _context_length(network))
+        _check_rows(model)
+    return model
+
+
+def _check_rows(model: MaskedLM) -> None:
+    """See that a row is scored alike alone and padded beside a longer one, which some architectures do not.
+
+    Raises:
+        ModelError: If it is not.
+    """
+    ids = torch.full((2, _PROBE), model.mask_token_id, device=model.device)
+    attention_mask = torch.ones_like(ids, dtype=torch.bool)
+    attention_mask[0, _PROBE // 2 :] = False
+    both = model.logits(ids, attention_mask, attention_mask)[: _PROBE // 2]
+    short = ids[:1, : _PROBE // 2], attention_mask[:1, : _PROBE // 2]
+    if not torch.allclose(both, model.logits(*short, short[1]), atol=_ROUNDING):
+        raise ModelError(
+            f"A masked LM must score a row alike whatever stands beside it; {type(model.network).__name__} "
+            "does not heed padding. Take a BERT, RoBERTa, DeBERTa or ModernBERT."
+        )
 
 
 def _context_length(network: PreTrainedModel) -> int:

@@ -13,7 +13,14 @@ from torch import Tensor
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from dspy_diffusion_infill.engine import checkpoint, dream, llada, masked_lm
-from dspy_diffusion_infill.engine.placement import Bits, Dtype, Placement, cap_memory, choose_placement
+from dspy_diffusion_infill.engine.placement import (
+    Bits,
+    Dtype,
+    Placement,
+    cap_memory,
+    check_device,
+    choose_placement,
+)
 from dspy_diffusion_infill.engine.vocabulary import Vocabulary
 from dspy_diffusion_infill.errors import ModelError
 
@@ -112,6 +119,8 @@ class ToyModel:
         )
 
 
+ILLADA = "ILLaDAForCausalLM"
+"""The class that iLLaDA's configs name: a Llama, run without its causal mask."""
 _loaded: weakref.WeakValueDictionary[tuple[str, Placement], TextModel] = weakref.WeakValueDictionary()
 _loading = threading.Lock()
 
@@ -145,6 +154,7 @@ def load(
         MissingExtraError: If `device_map` is set without accelerate.
     """
     placement = choose_placement(device, dtype, device_map, bits)
+    check_device(placement.device)
     if memory_gb is not None:
         cap_memory(placement.device, memory_gb)
     folder = checkpoint.find_folder(source, revision)
@@ -162,7 +172,11 @@ def _family(config: dict[str, Any]) -> Callable[..., TextModel]:
     """Which module loads this architecture."""
     found = config.get("model_type")
     bidirectional = config.get("is_causal") is False
-    if found == "llada" or (found == "llama" and bidirectional):
+    if (
+        found == "llada"
+        or ILLADA in (config.get("architectures") or ())
+        or (found == "llama" and bidirectional)
+    ):
         return llada.load
     if found == "Dream" or (found == "qwen2" and bidirectional):
         return dream.load

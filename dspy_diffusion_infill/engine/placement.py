@@ -66,6 +66,21 @@ def choose_placement(device: str, dtype: Dtype, device_map: str | None, bits: Bi
     return Placement(where, _dtype(dtype, where), device_map, bits)
 
 
+def check_device(device: torch.device) -> None:
+    """See that a device is here, and computes.
+
+    Raises:
+        SettingsError: If it is not.
+    """
+    try:
+        torch.empty(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise SettingsError(
+            f"device must be one that computes on this machine; got '{device}', which does not. "
+            "Take 'auto' or 'cpu', or install a torch that is made for it."
+        ) from error
+
+
 def cap_memory(device: torch.device, memory_gb: float) -> None:
     """Let this process take no more of a GPU than so many gigabytes (10^9 bytes), for what else runs there.
 

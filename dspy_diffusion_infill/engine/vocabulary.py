@@ -7,6 +7,7 @@ tokens enter a sequence by id alone.
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -62,15 +63,16 @@ class Vocabulary:
         num_ids: Rows of the checkpoint's embedding.
 
     Raises:
-        ModelError: If a special token of the format is missing, or the tokenizer has more ids than the model.
+        ModelError: If a special token of the format is missing, the tokenizer has more ids than the model, or
+            none that stands for text.
     """
 
     def __init__(self, tokenizer: Tokenizer, chat: ChatFormat, num_ids: int) -> None:
         ids = tokenizer.get_vocab(with_added_tokens=True)
-        if missing := [token for token in chat.special_tokens if token not in ids]:
-            raise ModelError(
-                f"The tokenizer must hold {', '.join(chat.special_tokens)}; it lacks {', '.join(missing)}."
-            )
+        needed = dict.fromkeys(chat.special_tokens)
+        if missing := [token for token in needed if token not in ids]:
+            wanted = ", ".join(needed)
+            raise ModelError(f"The tokenizer must hold {wanted}; it lacks {', '.join(missing)}.")
         if max(ids.values()) >= num_ids:
             raise ModelError(
                 f"The tokenizer's ids must be below {num_ids}, the rows of weights; got {max(ids.values())}. "
@@ -80,14 +82,19 @@ class Vocabulary:
         self.num_ids = num_ids
         self.mask_token_id: int = ids[chat.mask]
         self.padding_id: int = ids[chat.stops[0]]
-        self.padding_id: int = ids[chat.stops[0]]
         self.stop_ids = frozenset(ids[token] for token in chat.stops)
         special = {id_ for id_, token in tokenizer.get_added_tokens_decoder().items() if token.special}
         special |= {ids[token] for token in chat.special_tokens}
         self.banned_ids = frozenset(range(num_ids)) - (frozenset(ids.values()) - special)
         """Ids that stand for no text: special tokens, and rows of the embedding without a token."""
+        if len(self.banned_ids) == num_ids:
+            raise ModelError(
+                f"The tokenizer must hold tokens that stand for text; it holds {len(ids)} others alone. "
+                "Are the checkpoint's tokenizer files in its folder?"
+            )
         self._ids = {token: ids[token] for token in chat.special_tokens}
-        self._text = _text_only(tokenizer, special)
+        self._tokenizer, self._text = tokenizer, _text_only(tokenizer, special)
+        self._continuing: str = getattr(tokenizer.model, "continuing_subword_prefix", None) or ""
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text; special tokens typed in it are text."""
@@ -98,8 +105,14 @@ class Vocabulary:
         return self._text.encode(text, add_special_tokens=False).offsets
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids that stand for text, leading spaces included."""
-        return self._text.decode(list(ids), skip_special_tokens=False)
+        """The text of ids that stand for text, leading spaces included.
+
+        WordPiece's mark of a token that goes on with a word ("##") is no text: at the start there is no word.
+        """
+        text = self._tokenizer.decode(list(ids), skip_special_tokens=False)
+        first = self._tokenizer.id_to_token(ids[0]) if ids else None
+        goes_on = first is not None and first.startswith(self._continuing)
+        return text.removeprefix(self._continuing) if goes_on else text
 
     def lay_out(self, messages: Sequence[Message], *, answer_tokens: int = 0) -> Layout:
         """Write a conversation as the model was taught to read it, masks by id.
@@ -171,9 +184,22 @@ def check_length(num_tokens: int, context_length: int) -> None:
 
 
 def _text_only(tokenizer: Tokenizer, special: set[int]) -> Tokenizer:
-    """The same tokenizer without special tokens, padding or truncation; offsets keep leading spaces."""
+    """The same tokenizer without padding or truncation, in which no text is a special token.
+
+    Special tokens are not removed, since the ids of others would change: they get names that nobody types.
+    Some models (Unigram) hold them among their words. Offsets keep leading spaces.
+    """
     spec = json.loads(tokenizer.to_str())
-    spec["added_tokens"] = [token for token in spec["added_tokens"] if token["id"] not in special]
+    names = {tokenizer.id_to_token(id_): f"\ufdd0{secrets.token_hex(8)}" for id_ in special}
+    for token in spec["added_tokens"]:
+        token["content"] = names.get(token["content"], token["content"])
+    model, words = spec["model"], spec["model"]["vocab"]
+    if isinstance(words, dict):
+        model["vocab"] = {names.get(word, word): id_ for word, id_ in words.items()}
+    else:
+        model["vocab"] = [[names.get(word, word), score] for word, score in words]
+    if (unknown := model.get("unk_token")) is not None:
+        model["unk_token"] = names.get(unknown, unknown)
     spec |= {"post_processor": None, "padding": None, "truncation": None}
     return Tokenizer.from_str(json.dumps(spec))
 

@@ -58,7 +58,8 @@ def read_start(source: str) -> Start:
     length = settings.get("max_sequence_length") or settings["max_position_embeddings"]
     if family == "llada":
         num_ids = settings.get("embedding_size") or settings["vocab_size"]
-        vocabulary = Vocabulary(read_tokenizer(folder), llada.CHAT, num_ids)
+        tokenizer = read_tokenizer(folder)
+        vocabulary = Vocabulary(tokenizer, llada.chat_format(tokenizer, settings), num_ids)
     else:
         length = min(length, dream.CONTEXT_LENGTH)
         vocabulary = Vocabulary(dream.tokenizer_of(folder), dream.CHAT, settings["vocab_size"])

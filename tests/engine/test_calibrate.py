@@ -97,3 +97,12 @@ def test_a_model_with_one_mode_is_refused():
         SettingsError, match="must keep keys and values; toy runs in cache mode 'exact' alone"
     ):
         calibrate(ToyModel(torch.tensor([1]), 3, 2))
+
+
+@pytest.mark.parametrize("damaged", ["{broken", "[]", '{"roomy@1:float32 on cpu": {"choice": "sideways"}}'])
+def test_a_damaged_choice_is_as_none_and_can_be_made_again(roomy, planted, tmp_path, damaged):
+    (tmp_path / FILE).write_text(damaged)
+    assert stored_choice(roomy) is None
+    assert DiffusionInfiller(roomy).denoising.cache == "window"
+    planted(exact=(4.0, 3.0), window=(2.0, 3.0), context=(1.0, 3.0))
+    assert calibrate(roomy).choice == stored_choice(roomy) == "context"

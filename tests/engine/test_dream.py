@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from dspy_diffusion_infill.engine.denoise import infill
 from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
 from dspy_diffusion_infill.engine.model import load
+from dspy_diffusion_infill.errors import ModelError
 from dspy_diffusion_infill.prompts.canvas import Canvas, Masked, Message
 from tests.engine.checkpoints import make_tokenizer
 from tests.engine.reference import reference
@@ -173,3 +174,19 @@ def test_the_published_vocabulary_files_do_without_a_tokenizer_json(folder, drea
     assert dream.vocabulary.decode(other.vocabulary.lay_out(message).ids) == dream.vocabulary.decode(
         dream.vocabulary.lay_out(message).ids
     )
+
+
+def test_a_mask_id_that_the_tokenizer_contradicts_is_refused(folder, tmp_path):
+    other = shutil.copytree(folder, tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "mask_token_id": 7}))
+    with pytest.raises(ModelError, match=r"mask_token_id must be .* the tokenizer's <\|mask\|>; .* says 7"):
+        load(str(other))
+
+
+def test_windows_of_attention_left_in_its_config_are_not_heeded(folder, dream, ids, tmp_path):
+    other = shutil.copytree(folder, tmp_path / "windows")
+    config = json.loads((other / "config.json").read_text())
+    left = {"use_sliding_window": True, "sliding_window": 2, "layer_types": ["sliding_attention"] * 2}
+    (other / "config.json").write_text(json.dumps({**config, **left}))
+    assert torch.equal(all_logits(load(str(other)), ids), all_logits(dream, ids))

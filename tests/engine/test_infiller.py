@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
-from dspy_diffusion_infill.errors import CanvasError
+from dspy_diffusion_infill.errors import CanvasError, SettingsError
 from dspy_diffusion_infill.prompts.canvas import Canvas, Denoising, Filling, Infiller, Masked, Message, Scorer
 
 SHOTS = (Message.text("user", "What a fine film!"), Message.text("assistant", "5"))
@@ -114,3 +114,16 @@ def test_a_text_that_does_not_fit_into_the_context_is_refused(infiller):
     canvas = Canvas((Message("system", ("Rate", Masked(1))),))
     with pytest.raises(CanvasError, match="at most"):
         infiller.nll_per_token([canvas], [[" word" * infiller.context_length]])
+
+
+def test_nothing_to_score_or_to_fill_is_refused(model):
+    infiller, canvas = DiffusionInfiller(model), Canvas((Message("system", ("Rate", Masked(2), ".")),))
+    with pytest.raises(CanvasError, match=r"texts must hold something to score; got \[''\]"):
+        infiller.nll_per_token([canvas], [[""]])
+    with pytest.raises(CanvasError, match=r"one text for each masked part, 1; got 'x'"):
+        infiller.nll_per_token([canvas], ["x"])
+    with pytest.raises(CanvasError, match=r"texts must be as many as canvases, 1; got 2"):
+        infiller.nll_per_token([canvas], [["a"], ["b"]])
+    for number in (0, -1):
+        with pytest.raises(SettingsError, match=rf"num_candidates must be at least 1; got {number}"):
+            infiller.infill([canvas], num_candidates=number, seed=0)

@@ -33,6 +33,21 @@ def test_a_line_in_the_logarithm_of_the_length_favours_no_length(slope, level, p
     assert best_length({**line, planted: line[planted] + 0.1}, asked=1) == planted
 
 
+def test_of_two_lengths_the_longer_may_be_best():
+    canvas = Canvas((Message("system", ("Rate", Masked(4, 5), ".")),))
+    for wanted in (4, 5):
+        found = with_best_lengths(
+            canvas,
+            lambda canvases, wanted=wanted: [float(masked_parts(one) == [wanted]) for one in canvases],
+            room=9,
+        )
+        assert masked_parts(found) == [wanted]
+    longest = with_best_lengths(
+        canvas, lambda canvases: [float(masked_parts(one) == [6]) for one in canvases], 9
+    )
+    assert masked_parts(longest)[0] in (4, 5)
+
+
 def test_two_lengths_tell_nothing():
     assert best_length({1: -9.0, 2: -1.0}, asked=1) == 1
 

@@ -9,9 +9,18 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from dspy_diffusion_infill.engine import checkpoint
+from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
 from dspy_diffusion_infill.engine.model import MaskPredictor, TextModel, ToyModel, load
 from dspy_diffusion_infill.errors import ModelError, SettingsError
-from tests.engine.checkpoints import PUBLISHED, make_tokenizer, published_weights, write_checkpoint
+from dspy_diffusion_infill.prompts.canvas import Canvas, Masked, Message
+from tests.engine.checkpoints import (
+    PUBLISHED,
+    make_tokenizer,
+    published_weights,
+    write_checkpoint,
+    write_llama_shaped,
+)
 
 
 @pytest.fixture
@@ -46,6 +55,25 @@ def test_weights_go_when_nobody_holds_them(folder):
     with (folder / "config.json").open("a") as file:
         file.write(" ")
     assert load(str(folder)).name != name
+
+
+def test_every_weight_is_looked_at(folder, monkeypatch):
+    monkeypatch.setattr(checkpoint, "_SAMPLE_BYTES", 8)  # as few of these weights as 4096 are of gigabytes
+    names = set()
+    before = checkpoint.fingerprint(folder)
+    for name in (weights := published_weights()):
+        last = weights[name].flatten()
+        last[-1] += 1
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        names.add(checkpoint.fingerprint(folder))
+        last[-1] -= 1
+    assert len(names - {before}) == len(weights)
+
+
+def test_a_damaged_header_is_one_sentence(folder):
+    (folder / "model.safetensors").write_bytes(b"\xff" * 100)
+    with pytest.raises(ModelError, match=r"The weights in .* cannot be read"):
+        load(str(folder))
 
 
 def edit_config(folder, **changes):
@@ -148,6 +176,89 @@ def test_a_mask_id_that_the_tokenizer_contradicts_is_refused(folder):
         load(str(folder))
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"d_model": None}, {"n_heads": 5}, {"n_heads": "4"}, {"rope_theta": None}, {"embedding_size": None}],
+)
+def test_a_size_that_makes_no_model_is_one_sentence(folder, change):
+    edit_config(folder, **change)
+    with pytest.raises(ModelError) as caught:
+        load(str(folder))
+    assert "\n" not in str(caught.value)
+    assert str(folder) in str(caught.value) or "config.json" in str(caught.value)
+
+
+def test_a_config_that_is_no_object_is_refused(folder):
+    (folder / "config.json").write_text("[]")
+    with pytest.raises(ModelError, match=r"must hold a JSON object; got list"):
+        load(str(folder))
+
+
+def test_a_broken_index_is_one_sentence(folder):
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    (folder / "model.safetensors.index.json").write_text("{")
+    with pytest.raises(ModelError, match=r"The weights in .* cannot be read"):
+        load(str(folder))
+
+
+def test_a_base_model_without_headers_reads_turns_parted_by_blank_lines(folder):
+    """LLaDA-8B-Base's tokenizer has no header tokens."""
+    special = ("<|startoftext|>", "<|endoftext|>", "<|mdm_mask|>")
+    make_tokenizer(special).save(str(folder / "tokenizer.json"))
+    model = load(str(folder))
+    turns = [Message.text("system", "Rate it."), Message.text("user", "It ends!")]
+    start, *ids = model.vocabulary.lay_out(turns).ids
+    assert (start, model.vocabulary.decode(ids)) == (0, "Rate it.\n\nIt ends!\n\n")
+    assert model.vocabulary.stop_ids == {1}
+    canvas = Canvas((Message("user", ("Rate", Masked(3), ".")),))
+    ((filling,),) = DiffusionInfiller(model).infill([canvas], num_candidates=1, seed=0)
+    assert filling.texts[0]
+
+
+def test_illada_is_a_llama_with_a_mask_start_and_end_of_its_own(tmp_path):
+    """Its class and its mask <[MASK]>, id 5, are those of its card; names of weights are Llama's."""
+    folder = write_llama_shaped(tmp_path / "illada")
+    special = ("<s>", "<|pad|>", "</s>", "<unk>", "<|sep|>", "<[MASK]>")
+    make_tokenizer(special).save(str(folder / "tokenizer.json"))
+    plain = load(str(write_llama_shaped(tmp_path / "plain")))
+    edit_config(
+        folder,
+        model_type="illada",
+        architectures=["ILLaDAForCausalLM"],
+        is_causal=None,
+        bos_token_id=0,
+        eos_token_id=2,
+    )
+    model = load(str(folder))
+    assert (model.mask_token_id, model.vocabulary.stop_ids) == (5, {2})
+    assert model.vocabulary.lay_out([Message.text("user", "It ends!")]).ids[0] == 0
+    ids = torch.tensor([[7, 8, 9, 10]])
+    everywhere = torch.ones_like(ids, dtype=torch.bool)
+    assert torch.equal(model.logits(ids, everywhere, everywhere), plain.logits(ids, everywhere, everywhere))
+
+
+def test_a_pickle_on_the_hub_is_refused_with_the_reason(tmp_path, monkeypatch):
+    def fetched(source, *, revision, allow_patterns):
+        assert "*.bin" not in allow_patterns
+        return str(tmp_path)
+
+    monkeypatch.setattr(checkpoint, "snapshot_download", fetched)
+    names = ["config.json", "pytorch_model.bin"]
+    monkeypatch.setattr(checkpoint.HfApi, "list_repo_files", lambda *_, **__: names)
+    with pytest.raises(ModelError, match=r"in 'who/what' found pytorch_model.bin: a pickle"):
+        load("who/what")
+
+
+def test_an_unknown_device_map_is_one_sentence(folder):
+    with pytest.raises(ModelError, match=r"cannot be read: .*sideways|cannot be read: .*device_map"):
+        load(str(folder), device_map="sideways")
+
+
+def test_a_folder_has_no_revisions(folder):
+    with pytest.raises(SettingsError, match=r"revision must be None for a folder; got 'main'"):
+        load(str(folder), revision="main")
+
+
 def test_a_folder_without_tokenizer_is_refused(folder):
     (folder / "tokenizer.json").unlink()
     with pytest.raises(ModelError, match=r"must hold tokenizer.json"):
@@ -163,5 +274,7 @@ def test_a_broken_tokenizer_is_refused(folder):
 def test_an_unknown_device_or_precision_is_refused(folder):
     with pytest.raises(SettingsError, match=r"device must be 'auto' or a torch device .* got 'gpu'"):
         load(str(folder), device="gpu")
+    with pytest.raises(SettingsError, match=r"device must be one that computes .*; got 'meta'"):
+        load(str(folder), device="meta")
     with pytest.raises(SettingsError, match=r"dtype must be 'auto', 'float32'.* got 'int3'"):
         load(str(folder), dtype="int3")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
@@ -9,6 +10,8 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import (
     BertConfig,
     BertForMaskedLM,
+    FNetConfig,
+    FNetForMaskedLM,
     PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaForMaskedLM,
@@ -17,7 +20,7 @@ from transformers import (
 from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
 from dspy_diffusion_infill.engine.model import TextModel, load
 from dspy_diffusion_infill.errors import ModelError
-from dspy_diffusion_infill.prompts.canvas import Canvas, Masked, Message
+from dspy_diffusion_infill.prompts.canvas import Canvas, Denoising, Masked, Message
 from tests.engine.checkpoints import make_tokenizer
 
 SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -124,3 +127,52 @@ def test_a_masked_lm_without_its_head_is_refused(roberta_folder, tmp_path):
         (tmp_path / name).write_bytes((roberta_folder / name).read_bytes())
     with pytest.raises(ModelError, match="missing: lm_head"):
         load(str(tmp_path))
+
+
+def test_a_config_that_asks_for_tuples_changes_nothing(roberta, roberta_folder, tmp_path):
+    folder = shutil.copytree(roberta_folder, tmp_path / "tuples")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "return_dict": False}))
+    ids = torch.tensor([[0, 9, 4, 2]])
+    everywhere = torch.ones_like(ids, dtype=torch.bool)
+    found = load(str(folder), device="cpu").logits(ids, everywhere, everywhere)
+    assert torch.equal(found, roberta.logits(ids, everywhere, everywhere))
+
+
+def test_an_architecture_that_does_not_heed_padding_is_refused(roberta_folder, tmp_path):
+    folder = shutil.copytree(roberta_folder, tmp_path / "fnet")
+    torch.manual_seed(0)
+    sizes = {name: size for name, size in SIZES.items() if name != "num_attention_heads"}
+    FNetForMaskedLM(FNetConfig(vocab_size=400, max_position_embeddings=66, **sizes)).save_pretrained(folder)
+    with pytest.raises(ModelError, match=r"FNetForMaskedLM does not heed padding. Take a BERT"):
+        load(str(folder), device="cpu")
+
+
+def test_a_masked_lm_without_tokenizer_files_is_refused(roberta_folder, tmp_path):
+    folder = shutil.copytree(roberta_folder, tmp_path / "bare")
+    for path in folder.glob("*token*"):
+        path.unlink()
+    with pytest.raises(ModelError, match=r"tokenizer"):
+        load(str(folder), device="cpu")
+
+
+def test_a_bert_without_vocabulary_is_refused(tmp_path):
+    BertForMaskedLM(BertConfig(vocab_size=40, max_position_embeddings=40, **SIZES)).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"must hold tokens that stand for text; it holds 5 others alone"):
+        load(str(tmp_path), device="cpu")
+
+
+def test_a_masked_lm_of_impossible_sizes_is_one_sentence(roberta_folder, tmp_path):
+    folder = shutil.copytree(roberta_folder, tmp_path / "odd")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_attention_heads": 5}))
+    with pytest.raises(ModelError, match=r"cannot be read: .*"):
+        load(str(folder), device="cpu")
+
+
+def test_fillings_hold_no_mark_of_a_word_that_goes_on(bert):
+    canvas = Canvas((Message("system", ("rate the text", Masked(2), ".")),))
+    hot = DiffusionInfiller(bert, Denoising(temperature=3.0))
+    (fillings,) = hot.infill([canvas], num_candidates=40, seed=0)
+    assert all("##" not in filling.texts[0] for filling in fillings)
+    assert any(filling.texts[0].startswith("s") for filling in fillings)

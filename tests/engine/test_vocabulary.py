@@ -2,10 +2,10 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from dspy_diffusion_infill.engine.llada import CHAT
-from dspy_diffusion_infill.engine.vocabulary import Vocabulary
+from dspy_diffusion_infill.engine.vocabulary import ChatFormat, Vocabulary
 from dspy_diffusion_infill.prompts.canvas import Masked, Message
 from tests.engine.checkpoints import GPT2_WORDS, SPECIAL, make_tokenizer
 
@@ -97,3 +97,43 @@ def test_the_tokenizer_is_not_modified():
     before = Tokenizer.from_str(tokenizer.to_str())
     Vocabulary(tokenizer, CHAT, 400)
     assert tokenizer.to_str() == before.to_str()
+
+
+def test_added_words_behind_the_special_tokens_keep_their_ids():
+    """Qwen2's tokenizer has <tool_call> and its like there, which are no special tokens."""
+    tokenizer = make_tokenizer([])
+    tokenizer.add_special_tokens(list(SPECIAL))
+    words = [f"<extra_{number}>" for number in range(8)]
+    tokenizer.add_tokens([AddedToken(word, normalized=False) for word in words])
+    own = Vocabulary(tokenizer, CHAT, 500)
+    for word in words:
+        assert own.encode(word) == [tokenizer.token_to_id(word)]
+        assert own.decode(own.encode(word)) == word
+    assert own.banned_ids.isdisjoint(own.encode("a <|mdm_mask|> b <|eot_id|>" + "".join(words)))
+
+
+def test_a_typed_mask_is_text_where_a_model_has_it_among_its_words():
+    """As in XLM-R, whose Unigram model holds its special tokens."""
+    special = ("<s>", "</s>", "<unk>", "<mask>")
+    pieces = [*special, *"▁<>/amsknurte", "▁the", "mask"]
+    tokenizer = Tokenizer(
+        models.Unigram([(piece, -1.0 - n / 100) for n, piece in enumerate(pieces)], unk_id=2)
+    )
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    tokenizer.add_special_tokens(list(special))
+    own = Vocabulary(tokenizer, ChatFormat(mask="<mask>", stops=("</s>",), start=("<s>",)), len(pieces))
+    for typed in special:
+        ids = own.encode(f"the {typed} the")
+        assert own.banned_ids.isdisjoint(ids)
+        assert own.decode(ids) == f"the {typed} the"
+
+
+def test_a_word_that_goes_on_leaves_no_mark_where_it_has_no_beginning():
+    words = ["[UNK]", "[SEP]", "[MASK]", "dull", "##ness", "##"]
+    tokenizer = Tokenizer(models.WordPiece({word: n for n, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.add_special_tokens(["[SEP]", "[MASK]"])
+    own = Vocabulary(tokenizer, ChatFormat(mask="[MASK]", stops=("[SEP]",)), len(words))
+    assert [own.decode(ids) for ids in ([3, 4], [4], [4, 4], [4, 3], [])] == [
+        "dullness", "ness", "nessness", "ness dull", ""
+    ]  # fmt: skip
