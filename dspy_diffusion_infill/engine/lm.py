@@ -7,14 +7,14 @@ import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import dspy
 
 from dspy_diffusion_infill.engine.batching import MicroBatcher
 from dspy_diffusion_infill.engine.denoise import denoise, row_seed
 from dspy_diffusion_infill.engine.generation import Generation, read_answer
-from dspy_diffusion_infill.engine.model import Dtype, load
+from dspy_diffusion_infill.engine.model import Loading, load
 from dspy_diffusion_infill.engine.requests import SUPPORTED, check_supported, lm15, read_messages
 from dspy_diffusion_infill.engine.reverse import Filled, Task
 from dspy_diffusion_infill.errors import ModelError
@@ -26,10 +26,8 @@ def DiffusionLM(  # noqa: N802  (reads as the class that a DSPy user expects)
     max_tokens: int = 128,
     temperature: float = 0.0,
     generation: Generation = Generation(),  # noqa: B008  (frozen)
-    device: str = "auto",
-    dtype: Dtype = "auto",
-    revision: str | None = None,
     cache: bool = True,
+    **loading: Unpack[Loading],
 ) -> dspy.LM:
     """A `dspy.LM` that answers with a masked diffusion LM in this process.
 
@@ -38,10 +36,8 @@ def DiffusionLM(  # noqa: N802  (reads as the class that a DSPy user expects)
         max_tokens: Mask tokens that an answer starts from.
         temperature: Of the token choice, in units of logits; 0 takes the likeliest token.
         generation: How answers are written.
-        device: As in `load`.
-        dtype: As in `load`.
-        revision: As in `load`.
         cache: Whether DSPy caches answers. Checkpoint and settings are part of the key.
+        loading: `device`, `dtype`, `revision`, `device_map`, `bits` and `memory_gb`, as in `load`.
 
     Raises:
         ModelError: If the model cannot be loaded.
@@ -50,7 +46,7 @@ def DiffusionLM(  # noqa: N802  (reads as the class that a DSPy user expects)
         >>> lm = DiffusionLM("embedded", max_tokens=8)  # doctest: +SKIP
         >>> dspy.configure(lm=lm)  # doctest: +SKIP
     """
-    engine = DiffusionEngine(model, generation, device=device, dtype=dtype, revision=revision)
+    engine = DiffusionEngine(model, generation, **loading)
     return dspy.LM(
         engine.name,
         engine=engine,
@@ -79,9 +75,7 @@ class DiffusionEngine:
     Args:
         model: "embedded", a folder, or a hub id.
         generation: How answers are written.
-        device: As in `load`.
-        dtype: As in `load`.
-        revision: As in `load`.
+        loading: As in `load`.
 
     Raises:
         ModelError: If the model cannot be loaded.
@@ -93,14 +87,11 @@ class DiffusionEngine:
         self,
         model: str,
         generation: Generation = Generation(),  # noqa: B008  (frozen)
-        *,
-        device: str = "auto",
-        dtype: Dtype = "auto",
-        revision: str | None = None,
+        **loading: Unpack[Loading],
     ) -> None:
         self.generation = generation
-        self._model = load(model, device=device, dtype=dtype, revision=revision)
-        self._source = {"model": model, "device": device, "dtype": dtype, "revision": revision}
+        self._model = load(model, **loading)
+        self._source = {"model": model, **loading}
         self._repeats: Counter[tuple[int, float]] = Counter()
         self._counting = threading.Lock()
         self._batcher: MicroBatcher[_Job, Filled] = MicroBatcher(self._run)

@@ -6,7 +6,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypedDict, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -123,6 +123,17 @@ ILLADA = "ILLaDAForCausalLM"
 """The class that iLLaDA's configs name: a Llama, run without its causal mask."""
 _loaded: weakref.WeakValueDictionary[tuple[str, Placement], TextModel] = weakref.WeakValueDictionary()
 _loading = threading.Lock()
+
+
+class Loading(TypedDict, total=False):
+    """The settings of `load`, where they are passed on."""
+
+    device: str
+    dtype: Dtype
+    revision: str | None
+    device_map: str | None
+    bits: Bits | None
+    memory_gb: float | None
 
 
 def load(

@@ -49,6 +49,13 @@ def batches(engine):
     return sizes
 
 
+def test_weights_are_placed_as_load_places_them(llama_shaped):
+    with pytest.raises(SettingsError, match=r"bits must be 4, 8 or None; got 3"):
+        DiffusionLM(str(llama_shaped), bits=3)
+    with pytest.raises(SettingsError, match=r"memory_gb must be None on cpu"):
+        DiffusionLM(str(llama_shaped), device="cpu", memory_gb=8)
+
+
 def test_a_predict_gets_its_answer_from_the_model(lm):
     with dspy.context(lm=lm, adapter=BareAdapter()):
         prediction = dspy.Predict("review -> rating")(review="What a fine film!")
