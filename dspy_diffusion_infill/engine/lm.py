@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Unpack
+from typing import Any
 
 import dspy
 
+from dspy_diffusion_infill.engine.async_lm import AsyncDiffusionEngine
 from dspy_diffusion_infill.engine.batching import MicroBatcher
 from dspy_diffusion_infill.engine.denoise import denoise, row_seed
 from dspy_diffusion_infill.engine.generation import Generation, read_answer
-from dspy_diffusion_infill.engine.model import Loading, load
+from dspy_diffusion_infill.engine.model import Dtype, Loading, load
+from dspy_diffusion_infill.engine.placement import Bits
 from dspy_diffusion_infill.engine.requests import SUPPORTED, check_supported, lm15, read_messages
 from dspy_diffusion_infill.engine.reverse import Filled, Task
 from dspy_diffusion_infill.errors import ModelError
@@ -27,7 +29,12 @@ def DiffusionLM(  # noqa: N802  (reads as the class that a DSPy user expects)
     temperature: float = 0.0,
     generation: Generation = Generation(),  # noqa: B008  (frozen)
     cache: bool = True,
-    **loading: Unpack[Loading],
+    device: str = "auto",
+    dtype: Dtype = "auto",
+    revision: str | None = None,
+    device_map: str | None = None,
+    bits: Bits | None = None,
+    memory_gb: float | None = None,
 ) -> dspy.LM:
     """A `dspy.LM` that answers with a masked diffusion LM in this process.
 
@@ -37,7 +44,12 @@ def DiffusionLM(  # noqa: N802  (reads as the class that a DSPy user expects)
         temperature: Of the token choice, in units of logits; 0 takes the likeliest token.
         generation: How answers are written.
         cache: Whether DSPy caches answers. Checkpoint and settings are part of the key.
-        loading: `device`, `dtype`, `revision`, `device_map`, `bits` and `memory_gb`, as in `load`.
+        device: As in `load`.
+        dtype: As in `load`.
+        revision: As in `load`.
+        device_map: As in `load`.
+        bits: As in `load`.
+        memory_gb: As in `load`.
 
     Raises:
         ModelError: If the model cannot be loaded.
@@ -46,7 +58,15 @@ def DiffusionLM(  # noqa: N802  (reads as the class that a DSPy user expects)
         >>> lm = DiffusionLM("embedded", max_tokens=8)  # doctest: +SKIP
         >>> dspy.configure(lm=lm)  # doctest: +SKIP
     """
-    engine = DiffusionEngine(model, generation, **loading)
+    loading = Loading(
+        device=device,
+        dtype=dtype,
+        revision=revision,
+        device_map=device_map,
+        bits=bits,
+        memory_gb=memory_gb,
+    )
+    engine = DiffusionEngine(model, generation, loading)
     return dspy.LM(
         engine.name,
         engine=engine,
@@ -87,11 +107,11 @@ class DiffusionEngine:
         self,
         model: str,
         generation: Generation = Generation(),  # noqa: B008  (frozen)
-        **loading: Unpack[Loading],
+        loading: Loading = Loading(),  # noqa: B008  (never changed)
     ) -> None:
         self.generation = generation
         self._model = load(model, **loading)
-        self._source = {"model": model, **loading}
+        self._source, self._loading = model, loading
         self._repeats: Counter[tuple[int, float]] = Counter()
         self._counting = threading.Lock()
         self._batcher: MicroBatcher[_Job, Filled] = MicroBatcher(self._run)
@@ -126,8 +146,13 @@ class DiffusionEngine:
 
     def dump_state(self) -> dict[str, Any]:
         """Checkpoint, settings and the precision in use, without weights."""
-        source = {**self._source, "dtype": self._model.name.rpartition(":")[2]}
-        return {"source": source, "name": self._model.name, "generation": asdict(self.generation)}
+        loading = {**self._loading, "dtype": self._model.name.rpartition(":")[2]}
+        return {
+            "model": self._source,
+            "loading": loading,
+            "name": self._model.name,
+            "generation": asdict(self.generation),
+        }
 
     @classmethod
     def load_state(cls, state: dict[str, Any]) -> DiffusionEngine:
@@ -136,7 +161,7 @@ class DiffusionEngine:
         Raises:
             ModelError: If the checkpoint is not the one that was dumped.
         """
-        engine = cls(generation=Generation(**state["generation"]), **state["source"])
+        engine = cls(state["model"], Generation(**state["generation"]), state["loading"])
         if engine._model.name != state["name"]:
             raise ModelError(f"The saved LM must find {state['name']}; got {engine._model.name}.")
         return engine
@@ -193,43 +218,3 @@ class DiffusionEngine:
             finish_reason="stop" if answer.stopped else "length",
             usage=lm15.Usage(input_tokens=job.num_prompt_tokens, output_tokens=answer.num_tokens),
         )
-
-
-class AsyncDiffusionEngine:
-    """The same engine for `await`; shares batches and weights with the one it wraps.
-
-    Args:
-        engine: The engine that does the work.
-    """
-
-    supported_params = SUPPORTED
-
-    def __init__(self, engine: DiffusionEngine) -> None:
-        self.engine = engine
-
-    async def complete(self, request: lm15.Request) -> lm15.Response:
-        """Answer one request; see `DiffusionEngine.complete`."""
-        return await self.engine.acomplete(request)
-
-    async def stream(self, request: lm15.Request) -> AsyncIterator[Any]:
-        """The answer as events; see `DiffusionEngine.stream`."""
-        for event in lm15.response_to_events(await self.complete(request)):
-            yield event
-
-    async def aclose(self) -> None:
-        """Nothing to close."""
-
-    def dump_state(self) -> dict[str, Any]:
-        """As `DiffusionEngine.dump_state`."""
-        return self.engine.dump_state()
-
-    @classmethod
-    def load_state(cls, state: dict[str, Any]) -> AsyncDiffusionEngine:
-        """As `DiffusionEngine.load_state`."""
-        return cls(DiffusionEngine.load_state(state))
-
-    def __copy__(self) -> AsyncDiffusionEngine:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> AsyncDiffusionEngine:
-        return self

@@ -173,14 +173,14 @@ def test_a_program_is_saved_without_weights_and_loads_with_them(lm, tmp_path):
 
 
 def test_a_saved_lm_keeps_its_precision_wherever_it_is_loaded(llama_shaped):
-    engine = DiffusionEngine(str(llama_shaped), dtype="bfloat16")
+    engine = DiffusionEngine(str(llama_shaped), loading={"dtype": "bfloat16"})
     assert DiffusionEngine.load_state(engine.dump_state()).name == engine.name
-    assert DiffusionEngine(str(llama_shaped)).dump_state()["source"]["dtype"] == "float32"
+    assert DiffusionEngine(str(llama_shaped)).dump_state()["loading"]["dtype"] == "float32"
 
 
 def test_a_saved_lm_refuses_another_checkpoint(lm, tmp_path):
     state = lm.engine.dump_state()
-    state["source"] = {**state["source"], "model": str(write_llama_shaped(tmp_path, seed=9))}
+    state["model"] = str(write_llama_shaped(tmp_path, seed=9))
     with pytest.raises(ModelError, match=r"The saved LM must find tiny@.*; got "):
         DiffusionEngine.load_state(state)
 
