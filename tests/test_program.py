@@ -5,6 +5,7 @@ import threading
 import dspy
 import pytest
 
+from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.prompts.program import copy_program, instructions_of, with_instructions
 from tests.doubles import obey, rule_lm
 
@@ -67,3 +68,65 @@ def test_the_lm_of_a_frozen_part_is_shared_too(pair):
     pair._compiled = True
     assert list(instructions_of(outer)) == ["rate"]
     assert copy_program(outer).inner.first.lm is pair.first.lm
+
+
+class Step(dspy.Module):
+    """Holds what cannot be copied."""
+
+    def __init__(self):
+        super().__init__()
+        self.rate, self.lock = dspy.Predict(Rate), threading.Lock()
+
+
+class Tensor:
+    def __deepcopy__(self, memo):
+        raise RuntimeError("Only Tensors created explicitly by the user support the deepcopy protocol")
+
+
+@pytest.mark.parametrize(
+    "hold",
+    [
+        lambda step: [step],
+        lambda step: (step,),
+        lambda step: {"one": step},
+        lambda step: [{"one": (step, [step])}],
+        lambda step: [Tensor(), step],
+    ],
+)
+def test_predictors_beside_what_cannot_be_copied_are_copied_wherever_they_are(hold):
+    outer = dspy.Module()
+    outer.steps = hold(Step())
+    outer.first = next(outer.named_sub_modules(Step))[1]
+    outer.first.rate.lm = rule_lm(obey)
+    copied = copy_program(outer)
+    assert copied.first.rate is not outer.first.rate
+    assert copied.first.rate.lm is outer.first.rate.lm
+    assert copied.first.lock is outer.first.lock
+    assert [found for _, found in copied.named_sub_modules(Step)] == [copied.first]
+    assert type(copied.steps) is type(outer.steps)
+    assert copied.history == copied.first.history == []
+
+
+def test_an_attribute_that_fails_to_be_copied_in_any_way_is_shared(pair):
+    pair.tensor = Tensor()
+    pair.tensors = {"a": [pair.tensor]}
+    copied = copy_program(pair)
+    assert copied.tensor is copied.tensors["a"][0]
+    assert copied.tensors["a"] is not pair.tensors["a"]
+    assert copied.first is not pair.first
+
+
+def test_a_program_whose_predictors_would_be_shared_is_refused():
+    outer = dspy.Module()
+    outer.shared = type("Shared", (dspy.Predict,), {"__deepcopy__": lambda self, memo: self})(Rate)
+    with pytest.raises(SettingsError, match=r"predictors must be .* got 'Rate it.' in something that"):
+        copy_program(outer)
+
+
+@pytest.mark.parametrize("value", [None, (), 0, "none", True])
+def test_a_plain_attribute_with_a_reports_name_stays_and_stands_for_nothing_else(pair, value):
+    pair.detailed_results = pair.limit = value
+    pair.options = {"stop": value}
+    copied = copy_program(pair)
+    assert copied.detailed_results == copied.limit == copied.options["stop"] == value
+    assert type(copied.limit) is type(value)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import copy
-from typing import cast
+from collections.abc import Sequence
+from typing import Any, cast
 
 import dspy
 
+from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.prompts.candidates import Candidate
+from dspy_diffusion_infill.prompts.copying import copied_as_far_as_can_be
 
 REPORTS = ("candidate_programs", "trial_logs", "detailed_results")
 """What optimizers attach to a program they return."""
@@ -45,18 +47,35 @@ def copy_program(program: dspy.Module) -> dspy.Module:
     """Copy a program deeply, but share its LMs, and leave out the reports that optimizers attached to it.
 
     LMs may hold weights, locks and connections; reports may hold LMs.
+
+    Raises:
+        SettingsError: If a predictor is held by something that cannot be copied.
     """
-    originals = dict(program.named_predictors())
-    modules = [module for _, module in program.named_sub_modules(dspy.Predict)]  # the frozen ones too
-    lms = [lm for module in modules if (lm := vars(module)["lm"]) is not None]
-    memo: dict[int, object] = {id(lm): lm for lm in lms}
-    memo |= {id(vars(program)[name]): () for name in REPORTS if name in vars(program)}
-    try:
-        copied = copy.deepcopy(program, memo)
-    except TypeError:  # an attribute that cannot be copied; DSPy's own copy then shares that attribute
-        copied = program.deepcopy()
-    for name, predictor in copied.named_predictors():
-        predictor.lm = originals[name].lm
-    for name in REPORTS:
+    predictors = _all_predictors(program)
+    memo: dict[int, Any] = {id(lm): lm for each in predictors if (lm := vars(each)["lm"]) is not None}
+    reports = {name: value for name in REPORTS if _is_report(value := vars(program).get(name))}
+    memo |= {id(report): () for report in reports.values()}
+    copied = copied_as_far_as_can_be(program, memo)
+    for name in reports:
         vars(copied).pop(name, None)
+    _check_apart(predictors, _all_predictors(copied))
     return copied
+
+
+def _all_predictors(program: dspy.Module) -> list[dspy.Predict]:
+    """The frozen ones too, and those in lists within lists."""
+    return [found for _, found in program.named_sub_modules(dspy.Predict) if isinstance(found, dspy.Predict)]
+
+
+def _is_report(value: object) -> bool:
+    """Whether it stands for itself alone, unlike None, which is everywhere."""
+    return isinstance(value, list | dict) or hasattr(value, "__dict__")
+
+
+def _check_apart(originals: Sequence[dspy.Predict], copies: Sequence[dspy.Predict]) -> None:
+    ids = set(map(id, originals))
+    if shared := next((predictor for predictor in copies if id(predictor) in ids), None):
+        raise SettingsError(
+            "The program's predictors must be held by modules, lists, tuples or dicts, so that they can be "
+            f"copied; got {signature_of(shared).instructions!r} in something that cannot be."
+        )
