@@ -74,6 +74,14 @@ def test_one_window_changes_and_what_is_locked_stays():
     assert texts() == texts()
 
 
+@pytest.mark.parametrize("guard", ["auto", None])
+def test_what_would_unlock_a_text_leaves_the_instruction_as_it_was(guard):
+    text = 'Rate now: "yes" or "no"'
+    settings = {"masking": SlidingWindow(window=2, stride=2), "denoising": ONE, "guard": guard}
+    proposer = infill_proposer(student(text), ScriptedInfiller('Use 12" now:'), **settings)
+    assert {propose(proposer, text) for _ in range(8)} == {text}
+
+
 def test_what_the_guard_refuses_leaves_the_instruction_as_it_was():
     leak = record({"rating": "no"}, review="the plot was thin")
     proposer = infill_proposer(

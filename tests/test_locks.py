@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dspy_diffusion_infill.errors import SettingsError
-from dspy_diffusion_infill.prompts.locks import AUTOMATIC, check_locks, locked_spans, locks_for
+from dspy_diffusion_infill.prompts.locks import AUTOMATIC, check_locks, locked_spans, locks_for, unlocked
 from dspy_diffusion_infill.prompts.program import instructions_of, signature_of
 from dspy_diffusion_infill.prompts.protocols import program_locks, protocols
 from dspy_diffusion_infill.prompts.windows import SlidingWindow
@@ -48,6 +48,33 @@ def test_locks_add_to_the_automatic_ones_for_all_or_for_one():
     assert locked(text, locks_for(None, "p", ["keep"], ["me"])) == []
 
 
+def test_the_automatic_locks_can_be_asked_for_by_predictor():
+    check_locks({"p": "auto", "q": ["keep"]})
+    assert locked("`a` keep", locks_for({"p": "auto"}, "p", [], [])) == ["`a`"]
+
+
+NEVER = re.compile(r"^NEVER.*$", re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "lost"),
+    [
+        ('Answer "yes" or "no".', 'Use a 12" mark. Answer "yes" or "no".', '"yes"'),
+        ('Answer "yes" or "no".', 'Say "yes" or "no" now.', None),
+        ('Answer "yes" or "no".', 'Say "no" or "yes".', '"no"'),
+        ("Rate the review well.", "Rate the reviewer well.", "review"),
+        ("Rate the review.", "Rate the review, or the other review.", None),
+        ("Rate the review of a review.", "Rate the review.", "review"),
+        ("Kindly.\nNEVER lie.", "Be warm. NEVER lie.", "NEVER lie."),
+        ("See https://a.org now.", "See https://a.org/now.", None),
+    ],
+)
+def test_what_is_locked_stays_locked_and_in_order(before, after, lost):
+    locks = [NEVER, *locks_for("auto", "self", ["review"], [])]
+    assert unlocked(before, after, locks) == lost
+    assert unlocked(before, after, locks, (0, len(before))) is None
+
+
 def test_a_literal_is_no_pattern_and_overlaps_merge():
     assert locked("a.b axb", ["a.b"]) == ["a.b"]
     assert locked_spans("abcd", ["abc", "bcd"]) == [(0, 4)]
@@ -73,7 +100,7 @@ def test_a_lock_between_tokens_parts_the_windows():
     assert [(w.start, w.end) for w in windows] == [(0, 1), (2, 3)]
 
 
-@pytest.mark.parametrize("setting", ["yes", 5, [5], [""], {"p": "auto"}, [re.compile("")]])
+@pytest.mark.parametrize("setting", ["yes", 5, [5], [""], {"p": "all"}, [re.compile("")]])
 def test_what_is_no_lock_is_refused(setting):
     with pytest.raises(SettingsError, match="lock"):
         check_locks(setting)

@@ -626,6 +626,43 @@ def test_locked_text_is_never_masked(student):
     assert after.index("{source}") < after.index("review") < after.index("`now`") < after.index("well")
 
 
+class GluedInfiller(ScriptedInfiller):
+    """Tokens are words and marks with the space before them, as those of a language model are."""
+
+    def offsets(self, text):
+        return [match.span() for match in re.finditer(r"\s*(?:\w+|[^\w\s])", text)]
+
+
+@pytest.mark.parametrize(
+    ("text", "kept", "fills", "lock"),
+    [
+        ('Rate now. Answer "yes" or "no" only.', '"yes".*"no"', ('Use a 12" mark now.', " X"), "auto"),
+        ("Rate the review. Take care.", r"\breview\b", ("er as king", " X"), "auto"),
+        (
+            "Be kind.\nNEVER lie.",
+            "NEVER",
+            ("Be warm.", " X"),
+            {"self": [re.compile(r"(?<=kind\.\n)NEVER.*")]},
+        ),
+    ],
+)
+def test_an_edit_that_would_unlock_a_text_is_rejected(text, kept, fills, lock):
+    def greedy(example, prediction):
+        return float(prediction.rating)
+
+    def answer(system, user):  # better the more of what is locked is gone, and for the edit that leads there
+        return str(0.1 * (fills[0] in system) + 0.9 * (not re.search(kept, system)))
+
+    with dspy.context(lm=rule_lm(answer)):
+        program = dspy.Predict(dspy.Signature("review -> rating", text))
+        tuned = optimizer(GluedInfiller(*fills), greedy, lock=lock, guard=None, budget="heavy").compile(
+            program, trainset=reviews(4)
+        )
+    assert re.search(kept, instructions_of(tuned)["self"])
+    rejected = {one["reason"] for trial in tuned.trial_logs for one in trial["rejected"]}
+    assert any(reason.startswith("unlocks ") for reason in rejected)
+
+
 def test_without_locks_everything_is_rewritten(student):
     student.signature = student.signature.with_instructions("Cite {source} and rate the review")
     infiller = ScriptedInfiller("warm")

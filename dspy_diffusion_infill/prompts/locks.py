@@ -14,8 +14,9 @@ from dspy_diffusion_infill.errors import SettingsError
 Lock = str | re.Pattern[str]
 """A text to keep wherever it stands, or a pattern whose matches are kept."""
 
-LockSetting = Literal["auto"] | None | Sequence[Lock] | Mapping[str, Sequence[Lock]]
-"""The word "auto"; None for no locks; locks to add to the automatic ones, for all predictors or by name."""
+LockSetting = Literal["auto"] | None | Sequence[Lock] | Mapping[str, Literal["auto"] | Sequence[Lock]]
+"""The word "auto"; None for no locks; locks to add to the automatic ones, for all predictors or by name
+("auto": none)."""
 
 AUTOMATIC: tuple[re.Pattern[str], ...] = (
     re.compile(r"\{\{.*?\}\}|\{[^{}\n]*\}"),  # placeholders
@@ -34,8 +35,10 @@ def check_locks(setting: LockSetting) -> None:
     Raises:
         SettingsError: If a lock is neither text nor a compiled pattern, or is empty.
     """
-    named = setting if isinstance(setting, Mapping) else {"": () if setting in ("auto", None) else setting}
+    named = setting if isinstance(setting, Mapping) else {"": "auto" if setting is None else setting}
     for locks in named.values():
+        if locks == "auto":
+            continue
         if isinstance(locks, str) or not isinstance(locks, Iterable):
             raise SettingsError(f"lock must be 'auto', None, or a list of locks; got {locks!r}.")
         for lock in locks:
@@ -77,3 +80,33 @@ def locked_spans(text: str, locks: Iterable[Lock]) -> list[tuple[int, int]]:
         else:
             merged.append((start, end))
     return merged
+
+
+def unlocked(
+    before: str, after: str, locks: Sequence[Lock], rewritten: tuple[int, int] = (0, 0)
+) -> str | None:
+    """A locked text that a rewrite leaves without its lock, e.g. by a quote that pairs with another one.
+
+    Args:
+        before: Where texts are locked.
+        after: The rewrite; it must hold them in the same order, each as locked text.
+        locks: Of both.
+        rewritten: Characters of the first that may go, whatever is locked there.
+
+    Returns:
+        The first such text; None if there is none.
+
+    Example:
+        >>> unlocked('Say "no".', '12" of "no".', AUTOMATIC)
+        '"no"'
+    """
+    held, place = locked_spans(after, locks), 0
+    for start, end in locked_spans(before, locks):
+        if start < rewritten[1] and rewritten[0] < end:
+            continue
+        text = before[start:end]
+        found = (after.find(text, max(low, place), high) for low, high in held)
+        if (first := next((n for n in found if n >= 0), None)) is None:
+            return text
+        place = first + len(text)
+    return None

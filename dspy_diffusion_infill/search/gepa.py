@@ -16,7 +16,7 @@ from dspy_diffusion_infill.prompts.candidates import propose
 from dspy_diffusion_infill.prompts.canvas import Canvas, Denoising, Infiller, Scorer
 from dspy_diffusion_infill.prompts.conditioning import fit_traces
 from dspy_diffusion_infill.prompts.guards import Guard, word_grams
-from dspy_diffusion_infill.prompts.locks import LockSetting, check_locks, locked_spans
+from dspy_diffusion_infill.prompts.locks import LockSetting, check_locks, locked_spans, unlocked
 from dspy_diffusion_infill.prompts.program import instructions_of
 from dspy_diffusion_infill.prompts.protocols import check_masking, program_locks
 from dspy_diffusion_infill.prompts.render import render_window
@@ -131,7 +131,7 @@ class InfillProposer:
             seed=draw.getrandbits(31),
         )
         (fillings,) = failures.retry(infill, failures.PAUSES, time.sleep)
-        candidates, _ = propose(candidate, name, window, fillings, self._guarded(name, window, records))
+        candidates, _ = propose(candidate, name, window, fillings, self._flaw_in(name, text, window, records))
         return candidates[0][name] if candidates else text
 
     def _least_sure(
@@ -154,13 +154,18 @@ class InfillProposer:
         canvas, _ = fit_traces(name, messages, shown, self._infiller)
         return canvas
 
-    def _guarded(self, name: str, window: Window, records: Sequence[Record]) -> Callable[[str], str | None]:
-        if (guard := self._guard) is None:
-            return lambda text: None
-        first = "".join(window.around) or self._firsts[name]
+    def _flaw_in(
+        self, name: str, before: str, window: Window, records: Sequence[Record]
+    ) -> Callable[[str], str | None]:
+        guard, first = self._guard, "".join(window.around) or self._firsts[name]
         texts = (str(value) for record in records for value in _values(record))
-        grams = word_grams(texts, guard.copied_words)
-        return lambda text: guard.flaw(first, text, grams)
+        grams = word_grams(texts, guard.copied_words) if guard else set[tuple[str, ...]]()
+
+        def flaw(text: str) -> str | None:
+            lost = unlocked(before, text, self._locks[name], (window.start, window.end))
+            return lost or (guard.flaw(first, text, grams) if guard else None)
+
+        return flaw
 
 
 def _trace(record: Record) -> Trace | None:

@@ -14,7 +14,7 @@ from dspy_diffusion_infill.prompts.candidates import Candidate, Rejected, as_rea
 from dspy_diffusion_infill.prompts.canvas import Canvas, Filling, Infiller, Scorer
 from dspy_diffusion_infill.prompts.conditioning import Conditioning
 from dspy_diffusion_infill.prompts.guards import Guard, word_grams
-from dspy_diffusion_infill.prompts.locks import LockSetting, locked_spans
+from dspy_diffusion_infill.prompts.locks import LockSetting, locked_spans, unlocked
 from dspy_diffusion_infill.prompts.protocols import program_locks
 from dspy_diffusion_infill.prompts.render import render_prompt, render_window
 from dspy_diffusion_infill.prompts.trace_turns import Redact
@@ -26,6 +26,9 @@ from dspy_diffusion_infill.search.screening import ScoringInfiller, Screen, expe
 from dspy_diffusion_infill.search.session import Session
 from dspy_diffusion_infill.search.start import Start
 from dspy_diffusion_infill.traces import Trace
+
+NOWHERE = Window(0, 0, ())
+"""For instructions that are not one window's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +179,12 @@ class Proposer:
     def allows(self, base: Candidate, candidate: Candidate) -> bool:
         """Whether DSPy reads what differs from the base as it is, and the guard lets it in."""
         changed = {name: text for name, text in candidate.items() if text != base[name]}
-        return all(as_read(text) == text and self._flaw(name, text) is None for name, text in changed.items())
+        return all(
+            as_read(text) == text and not self._flaw(base, name, text) for name, text in changed.items()
+        )
 
     def _proposal(self, base: Candidate, place: Place, fillings: Sequence[Filling]) -> Proposal:
-        guard = functools.partial(self._flaw, place.predictor, written="".join(place.window.around))
+        guard = functools.partial(self._flaw, base, place.predictor, window=place.window)
         return Proposal(base, place, *propose(base, place.predictor, place.window, fillings, guard))
 
     def _screened(self, base: Candidate, proposals: Sequence[Proposal], screen: Screen) -> list[Proposal]:
@@ -222,6 +227,10 @@ class Proposer:
         if self._guard is not None:
             self._grams |= word_grams(texts, self._guard.copied_words)
 
-    def _flaw(self, predictor: str, text: str, *, written: str = "") -> str | None:
-        """What the guard says of instructions, given the first ones, or what the user wrote in a template."""
-        return self._guard.flaw(written or self._first[predictor], text, self._grams) if self._guard else None
+    def _flaw(self, base: Candidate, predictor: str, text: str, window: Window = NOWHERE) -> str | None:
+        """What is wrong with instructions, given the first ones, or what the user wrote in a template."""
+        rewritten = (window.start, window.end)
+        if lost := unlocked(base[predictor], text, self._locks[predictor], rewritten):
+            return f"unlocks {lost!r}"
+        first = "".join(window.around) or self._first[predictor]
+        return self._guard.flaw(first, text, self._grams) if self._guard else None
