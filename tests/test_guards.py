@@ -8,7 +8,8 @@ from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.prompts.guards import Guard, word_grams, words
 
 FIRST = "Rate the review."
-EXAMPLES = word_grams(["The plot was thin, but the cast saved it.", "5"], 5)
+CHINESE, JAPANESE = "这部电影非常无聊而且剧情拖沓", "この映画はとても退屈でした"
+EXAMPLES = word_grams(["The plot was thin, but the cast saved it.", "5", CHINESE, JAPANESE], 5)
 
 
 @pytest.mark.parametrize(
@@ -21,6 +22,9 @@ EXAMPLES = word_grams(["The plot was thin, but the cast saved it.", "5"], 5)
         ("Rate it <b>now.", "breaks or adds markup"),
         ("Rate it <|mask|>.", "breaks or adds markup"),
         ("Rate rate RATE rate it.", "repeats a word 4 times"),
+        ("Rate it like 电影非常无 films.", "copies 5 words from an example: '电 影 非 常 无'"),
+        ("Rate it: とても退屈!", "copies 5 words from an example: 'と て も 退 屈'"),
+        ("Rate it. " + "好" * 60, "repeats a word 60 times"),
         ("x" * 401, "longer than 400 characters"),
     ],
 )
@@ -34,6 +38,8 @@ def test_what_may_not_get_in_is_named(text, reason):
         "Rate the plot: the cast saved it.",
         "Use `one` of 1 to 5.",
         "Very, very, very good is 5.",
+        "电影非常 is 5, 非常无聊 is 1.",
+        "Rate 영화가 매우 지루하고 films.",
         "x" * 400,
         FIRST,
     ],
@@ -52,6 +58,12 @@ def test_what_was_there_before_may_stay(first):
 def test_the_limit_grows_with_the_first_instructions():
     assert Guard(growth=2).flaw("a" * 300, "b" * 600, set()) is None
     assert Guard(growth=2).flaw("a" * 300, "b" * 601, set()) == "longer than 600 characters"
+
+
+def test_words_of_scripts_without_spaces_are_characters():
+    assert words("Rate 电影, 「テスト」・café 영화가 ok2!") == [
+        *("rate", "电", "影", "テ", "ス", "ト", "café", "영화가", "ok2")
+    ]
 
 
 @settings(deadline=None)

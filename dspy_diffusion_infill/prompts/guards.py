@@ -15,6 +15,13 @@ from dspy_diffusion_infill.errors import SettingsError
 
 MARKUP = re.compile(r"[{}]|\[\[|\]\]|<\||\|>|```|</?[A-Za-z][\w-]*>")
 
+UNSPACED = (
+    "\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f"
+    "\U00020000-\U0003ffff"
+)
+"""Chinese characters and Japanese kana, between whose words there are no spaces."""
+WORD = re.compile(rf"(?=\w)[{UNSPACED}]|[^\W{UNSPACED}]+")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guard:
@@ -67,8 +74,8 @@ class Guard:
 
 
 def words(text: str) -> list[str]:
-    """The words of a text, in lower case, without punctuation."""
-    return re.findall(r"\w+", text.lower())
+    """The words of a text, in lower case, without punctuation; each Chinese character or kana is a word."""
+    return WORD.findall(text.lower())
 
 
 def longest_run(text: str) -> int:
