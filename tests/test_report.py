@@ -114,6 +114,7 @@ def run():
             "seconds": 12.34,
             "stop_reason": "passes: 1",
             "base_stopped": False,
+            "base_error": None,
             "settings": {"seed": 7, "base": None},
         },
         "trial_logs": [lost, won],
@@ -132,6 +133,7 @@ def program(run):
 def poisoned(run):
     """The same run with hostile text wherever text of the user's or of a model can stand."""
     found, (lost, won) = run["detailed_results"], run["trial_logs"]
+    found["base_error"] = HOSTILE
     found["instructions_before"] = {HOSTILE: HOSTILE}
     found["instructions_after"] = {HOSTILE: f"{HOSTILE} more"}
     found["unscored"] = {3: HOSTILE}
@@ -259,6 +261,14 @@ def test_failures_and_unscored_examples_are_told(run):
     assert "Failed program runs: 3." in text
     assert "Example 4: the judge was silent" in text
     assert "The base optimizer was stopped" in text
+
+
+def test_a_base_that_failed_is_told_with_its_error(run):
+    assert "failed" not in Page(html_report(run)).text + markdown_summary(run)
+    run["detailed_results"]["base_error"] = "RuntimeError: no proposals"
+    said = "The base optimizer failed, so the search began from the student: "
+    assert said + "RuntimeError: no proposals" in Page(html_report(run)).text
+    assert said + "`RuntimeError: no proposals`" in markdown_summary(run)
 
 
 def test_no_text_of_the_user_becomes_markup_in_html(run):
