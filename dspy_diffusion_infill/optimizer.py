@@ -31,7 +31,7 @@ from dspy_diffusion_infill.search.proposals import Proposer
 from dspy_diffusion_infill.search.review import Review
 from dspy_diffusion_infill.search.rounds import check_scorer
 from dspy_diffusion_infill.search.selection import Selection
-from dspy_diffusion_infill.search.session import Callback, Session, check_callbacks
+from dspy_diffusion_infill.search.session import Callback, Session, told_apart
 from dspy_diffusion_infill.search.settings import check_settings, plain_settings
 from dspy_diffusion_infill.search.start import Start, find_start
 from dspy_diffusion_infill.search.usage import warn_if_uncounted
@@ -121,7 +121,7 @@ class DiffusionInfill(Teleprompter):
         self.guard: Literal["auto"] | Guard | None = guard
         self.review: Review = review
         self.seed, self.num_threads, self.log_dir = seed, num_threads, log_dir
-        self.callbacks = check_callbacks(callbacks)
+        self.callbacks, self.listeners = told_apart(callbacks)
         check_base_arguments(self.base, None, None)
         check_settings(vars(self))
         check_locks(self.lock)
@@ -183,16 +183,11 @@ class DiffusionInfill(Teleprompter):
         session.announce(self.base, infiller)
         settings = self.get_params() | {"base_kwargs": dict(base_kwargs or {})}
         marks = fingerprint(task, metric=session.metric, infiller=infiller, settings=settings)
-        with session.recorded(self.log_dir, marks, self.callbacks, resume=resume) as session:
+        heard_by = [*self.callbacks, *self.listeners]
+        with session.recorded(self.log_dir, marks, heard_by, resume=resume) as session:
             given = {"teacher": teacher, "valset": valset and task.valset, "num_threads": self.num_threads}
-            found = run_base(
-                self.base,
-                task,
-                optional=given,
-                required=base_kwargs or {},
-                meter=session.meter,
-                journal=session.journal,
-            )
+            asked, meter, journal = base_kwargs or {}, session.meter, session.journal
+            found = run_base(self.base, task, optional=given, required=asked, meter=meter, journal=journal)
             start = find_start(found, session, reuse=metric_of(self.base) == session.metric.function)
             warn_if_uncounted(session.meter)
             proposer = self._proposer(start, session, infiller)
@@ -225,7 +220,8 @@ class DiffusionInfill(Teleprompter):
 
     def get_params(self) -> dict[str, Any]:
         """The settings, as plain data that a tracker can log."""
-        settings = {name: value for name, value in vars(self).items() if name not in ("callbacks", "log_dir")}
+        left_out = ("callbacks", "listeners", "log_dir")
+        settings = {name: value for name, value in vars(self).items() if name not in left_out}
         return plain_settings(settings | {"metric": self._metric().function})
 
     def _metric(self) -> Metric:

@@ -91,6 +91,11 @@ def test_functions_hear_the_run_and_callbacks_of_dspys_hear_dspy():
     assert isinstance(heard[0], RunStarted)
 
 
+def test_dspy_does_not_take_functions_for_its_own_callbacks(caplog):
+    compile_with([].append)
+    assert not [record for record in caplog.records if record.name.startswith("dspy.")]
+
+
 def test_what_a_callback_raises_stops_the_run():
     def refuse(event):
         if isinstance(event, EditAccepted):
@@ -103,6 +108,12 @@ def test_what_a_callback_raises_stops_the_run():
 def test_what_is_no_callback_is_refused_at_construction():
     with pytest.raises(SettingsError, match="callbacks must be DSPy's, or functions of an event; got 'log'"):
         DiffusionInfill(exact, callbacks=["log"])
+
+
+@pytest.mark.parametrize("callbacks", [None, print])
+def test_callbacks_are_a_list(callbacks):
+    with pytest.raises(SettingsError, match="callbacks must be a list; got"):
+        DiffusionInfill(exact, callbacks=callbacks)
 
 
 def show_on(page, *, terminal):

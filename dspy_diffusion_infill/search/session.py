@@ -30,16 +30,20 @@ Callback = BaseCallback | Listener
 """DSPy's hear of its events in this run, functions of the run's own (`search.events`)."""
 
 
-def check_callbacks(callbacks: Sequence[Callback]) -> list[Callback]:
-    """The callbacks, checked.
+def told_apart(callbacks: Sequence[Callback]) -> tuple[list[BaseCallback], list[Listener]]:
+    """DSPy's callbacks, and the functions: DSPy calls by name whatever an optimizer has as `callbacks`.
 
     Raises:
-        SettingsError: If one is neither DSPy's nor a function.
+        SettingsError: If one is neither.
     """
-    for callback in callbacks:
-        if not isinstance(callback, BaseCallback) and not callable(callback):
-            raise SettingsError(f"callbacks must be DSPy's, or functions of an event; got {callback!r}.")
-    return list(callbacks)
+    if not isinstance(callbacks, Sequence):
+        raise SettingsError(f"callbacks must be a list; got {callbacks!r}.")
+    of_dspy = [callback for callback in callbacks if isinstance(callback, BaseCallback)]
+    listeners = [callback for callback in callbacks if not isinstance(callback, BaseCallback)]
+    for listener in listeners:
+        if not callable(listener):
+            raise SettingsError(f"callbacks must be DSPy's, or functions of an event; got {listener!r}.")
+    return of_dspy, listeners
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,13 +100,12 @@ class Session:
         Raises:
             SettingsError: If another process uses the folder, or it holds another run.
         """
-        of_dspy = [callback for callback in callbacks if isinstance(callback, BaseCallback)]
-        listeners = tuple(callback for callback in callbacks if not isinstance(callback, BaseCallback))
+        of_dspy, listeners = told_apart(callbacks)
         with (
             dspy.context(callbacks=[*dspy.settings.callbacks, *of_dspy], usage_tracker=track(self.meter)),
             open_journal(log_dir, run, resume=resume) as journal,
         ):
-            session = replace(self, journal=journal, listeners=listeners)
+            session = replace(self, journal=journal, listeners=tuple(listeners))
             session.tell(session._started())
             try:
                 yield session
