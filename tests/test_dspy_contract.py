@@ -23,7 +23,7 @@ from dspy import teleprompt
 from dspy.teleprompt import BetterTogether, Teleprompter
 from dspy.utils.callback import BaseCallback
 
-from dspy_diffusion_infill import Budget, Denoising, DiffusionInfill
+from dspy_diffusion_infill import Budget, Denoising, DiffusionInfill, Edit, revert
 from dspy_diffusion_infill.errors import EvaluationError
 from dspy_diffusion_infill.prompts.program import instructions_of, signature_of
 from dspy_diffusion_infill.prompts.protocols import protocols
@@ -332,7 +332,9 @@ def test_a_tuned_program_can_be_pickled_and_saved_whole(tmp_path):
     loaded = dspy.load(str(tmp_path / "program"), **allowed)
     for copied in (whole, loaded):
         assert instructions_of(copied) == instructions_of(tuned)
-        assert copied.edits == tuned.edits
+        assert [Edit.of(vars(edit)) for edit in copied.edits] == tuned.edits
+        assert copied.edits[0].after == tuned.edits[0].after
+        assert instructions_of(revert(copied, 0)) == instructions_of(revert(tuned, 0))
         assert copied.detailed_results == tuned.detailed_results
 
 

@@ -2,6 +2,8 @@
 
 import copy
 import json
+import subprocess
+import sys
 
 import dspy
 import pytest
@@ -73,6 +75,7 @@ def test_any_edit_is_taken_back_alone(number, text):
 
 def test_edits_survive_copies_and_come_back_from_their_plain_data(tmp_path):
     tuned = both_rewritten()
+    assert copy.copy(tuned.edits[0]) == tuned.edits[0]
     assert copy.deepcopy(tuned).edits == tuned.deepcopy().edits == tuned.edits
     tuned.save(tmp_path / "tuned.json")
     loaded = program("")
@@ -129,6 +132,21 @@ def test_reverting_gives_what_the_other_edits_alone_would_have_given(original, d
     texts, others = revert_edit({"self": " ".join(now)}, edits, number)
     assert texts == {"self": " ".join(expected)}
     assert before_edits(texts, others) == {"self": " ".join(original)}
+
+
+def test_a_program_saved_whole_is_loaded_where_this_package_is_not(tmp_path):
+    both_rewritten().save(tmp_path / "whole", save_program=True)
+    code = (
+        "import sys; sys.modules['dspy_diffusion_infill'] = None\n"
+        "import inspect, dspy\n"
+        "asks = 'allow_pickle' in inspect.signature(dspy.load).parameters\n"
+        "loaded = dspy.load(sys.argv[1], **({'allow_pickle': True} if asks else {}))\n"
+        "print(loaded.signature.instructions, [edit.after for edit in loaded.edits])\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "whole")]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    tuned = both_rewritten()
+    assert said.strip() == f"{tuned.signature.instructions} {[edit.after for edit in tuned.edits]}"
 
 
 def test_a_program_with_edits_of_its_own_keeps_them(caplog):

@@ -5,9 +5,11 @@ Pure: no dspy, no torch.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
+from types import SimpleNamespace
 from typing import Any
 
 from dspy_diffusion_infill.errors import SettingsError
@@ -17,7 +19,11 @@ from dspy_diffusion_infill.search.gains import Gain, Interval
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """One span of one predictor's instructions, rewritten."""
+    """One span of one predictor's instructions, rewritten.
+
+    Pickled as a `SimpleNamespace` of the same attributes: a program that carries edits can be loaded where
+    this package is not installed.
+    """
 
     predictor: str
     start: int
@@ -40,10 +46,26 @@ class Edit:
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> Edit:
-        """An edit from plain data, as `detailed_results["edits"]` and `run.json` hold it."""
+        """An edit from the plain data of `detailed_results`, of `run.json`, or `vars` of a pickled one."""
         moved = tuple((int(n), float(change)) for n, change in plain["moved"])
         low, high = plain["interval"]
         return cls(**{**plain, "interval": (low, high), "moved": moved})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return functools.partial(SimpleNamespace, **asdict(self)), ()
+
+    def __copy__(self) -> Edit:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Edit:
+        return self
+
+
+def as_edit(value: object) -> Edit | None:
+    """The edit that a program carries, which may have been pickled since; None for anything else."""
+    if isinstance(value, SimpleNamespace) and vars(value).keys() == {field.name for field in fields(Edit)}:
+        return Edit.of(vars(value))
+    return value if isinstance(value, Edit) else None
 
 
 def revert_edit(

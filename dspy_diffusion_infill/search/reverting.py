@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TypeGuard
 
 import dspy
 
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.prompts.candidates import Candidate
 from dspy_diffusion_infill.prompts.program import instructions_of, with_instructions
-from dspy_diffusion_infill.search.edits import Edit, before_edits, revert_edit
+from dspy_diffusion_infill.search.edits import Edit, as_edit, before_edits, revert_edit
 
 logger = logging.getLogger(__name__)
 
@@ -50,26 +49,29 @@ def edits_of(program: dspy.Module, edits: Sequence[Edit] | None = None) -> list[
     Raises:
         SettingsError: If it carries none, or they did not lead to its instructions.
     """
-    found = vars(program).get("edits") if edits is None else edits
-    if not _are_edits(found):
+    found = _edits_in(vars(program).get("edits") if edits is None else edits)
+    if found is None:
         raise SettingsError(
             f"program must be one that DiffusionInfill compiled, with its edits; got a "
             f"{type(program).__name__} without. Pass edits=."
         )
     before_edits(instructions_of(program), found)
-    return list(found)
+    return found
 
 
 def attach_edits(program: dspy.Module, edits: Sequence[Edit]) -> None:
     """Let a program carry its edits, unless it has an attribute of that name itself."""
-    if _are_edits(vars(program).get("edits", ())):
-        vars(program)["edits"] = list(edits)
-    else:
+    if _edits_in(vars(program).get("edits", ())) is None:
         logger.warning("The program has `edits` of its own; this run's are in detailed_results alone.")
+    else:
+        vars(program)["edits"] = list(edits)
 
 
-def _are_edits(value: object) -> TypeGuard[Sequence[Edit]]:
-    return isinstance(value, list | tuple) and all(isinstance(edit, Edit) for edit in value)
+def _edits_in(value: object) -> list[Edit] | None:
+    """The edits of a list of them; None for anything else."""
+    found = [as_edit(item) for item in value] if isinstance(value, list | tuple) else [None]
+    edits = [edit for edit in found if edit is not None]
+    return edits if len(edits) == len(found) else None
 
 
 def with_edits(program: dspy.Module, texts: Candidate, edits: Sequence[Edit]) -> dspy.Module:
