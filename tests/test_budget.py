@@ -21,7 +21,7 @@ def test_a_preset_allows_calls_per_validation_example(preset, calls):
     assert resolve_budget(preset, 16) == Budget(metric_calls=calls)
 
 
-@pytest.mark.parametrize("word", ["lite", "", None, 100])
+@pytest.mark.parametrize("word", ["lite", "", None, 100, ["light"], {}])
 def test_an_unknown_preset_is_refused(word):
     with pytest.raises(SettingsError, match=r"budget must be 'light', 'medium', 'heavy' or a Budget; got"):
         check_budget(word)
@@ -35,7 +35,15 @@ def test_an_unknown_preset_is_refused(word):
         ({"seconds": 0}, "seconds must be above 0, or None; got 0"),
         ({"tokens": 0}, "tokens must be above 0, or None; got 0"),
         ({"usd": -0.5}, "usd must be above 0, or None; got -0.5"),
-        ({"seconds": float("nan")}, "seconds must be above 0, or None; got nan"),
+        ({"seconds": float("nan")}, "seconds must be a finite number; got nan"),
+        ({"seconds": float("inf")}, "seconds must be a finite number; got inf"),
+        ({"tokens": "20"}, "tokens must be a finite number; got '20'"),
+        ({"metric_calls": "20"}, "metric_calls must be a whole number; got '20'"),
+        ({"metric_calls": 20.5}, r"metric_calls must be a whole number; got 20\.5"),
+        ({"metric_calls": float("inf")}, "metric_calls must be a whole number; got inf"),
+        ({"metric_calls": float("nan")}, "metric_calls must be a whole number; got nan"),
+        ({"metric_calls": True}, "metric_calls must be a whole number; got True"),
+        ({"metric_calls": 9, "base_share": None}, "base_share must be a finite number; got None"),
         ({"metric_calls": 9, "base_share": 0}, "base_share must be above 0 and at most 1; got 0"),
     ],
 )

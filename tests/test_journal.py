@@ -66,6 +66,28 @@ def test_a_broken_line_in_the_middle_is_refused(file, tmp_path):
         found_in(tmp_path)
 
 
+JUNK = [b"5", b"null", b'{"x": 1}', b'{"at": 1}', b'{"at": {}}', b'{"at": [{}]}', b"\0\0", b"\xff"]
+
+
+@pytest.mark.parametrize("junk", JUNK)
+def test_a_line_that_is_no_record_is_dropped_at_the_end_and_refused_before(junk, file, tmp_path):
+    whole = file.read_bytes()
+    file.write_bytes(whole + junk + b"\n")
+    assert found_in(tmp_path) == RECORDS
+    assert file.read_bytes() == whole
+    first, *others = whole.splitlines(keepends=True)
+    for lines, number in (([first, junk + b"\n", *others], 2), ([junk + b"\n"], 1)):
+        file.write_bytes(b"".join(lines))
+        with pytest.raises(SettingsError, match=f"must be a record; line {number} is not"):
+            found_in(tmp_path)
+        assert file.read_bytes() == b"".join(lines)
+
+
+def test_what_is_no_folder_is_refused(file):
+    with pytest.raises(SettingsError, match=r"log_dir must be a folder, or one .* got .*journal.jsonl"):
+        found_in(file)
+
+
 def test_without_resume_a_run_begins_anew(file, tmp_path):
     assert found_in(tmp_path, resume=False) == {}
     assert file.read_text() == json.dumps({"run": RUN}) + "\n"

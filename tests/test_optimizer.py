@@ -581,6 +581,8 @@ class Empty(dspy.Module):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"trainset": None}, "trainset must be a list of dspy.Example objects; got None"),
+        ({"valset": 5}, "valset must be a list of dspy.Example objects; got 5"),
         ({"trainset": []}, "trainset must hold at least one example"),
         ({"valset": []}, "valset must hold at least one example"),
         ({"trainset": [{"review": "0"}]}, "trainset must hold dspy.Example objects"),

@@ -89,6 +89,9 @@ def test_replacing_a_window_leaves_the_rest_byte_identical(text, size, filling):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
+        ({"window": "8"}, "window must be a whole number; got '8'"),
+        ({"stride": 1.5}, r"stride must be a whole number; got 1\.5"),
+        ({"passes": "1"}, "passes must be a whole number; got '1'"),
         ({"window": 0}, "window must be at least 1; got 0"),
         ({"stride": 0}, "stride must be at least 1; got 0"),
         ({"mask": -1}, "mask must be at least 1; got -1"),

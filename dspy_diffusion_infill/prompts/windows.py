@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
+from dspy_diffusion_infill.checks import check_whole
 from dspy_diffusion_infill.errors import SettingsError
 
 Order = Literal["successive", "independent", "least_sure"]
@@ -103,7 +104,9 @@ class SlidingWindow:
     on other examples), or the budget is spent."""
 
     def __post_init__(self) -> None:
-        for name, value in (("window", self.window), ("stride", self.stride), ("mask", self.mask)):
+        sizes = {"window": self.window, "stride": self.stride, "mask": self.mask}
+        check_whole(sizes if self.passes is None else {**sizes, "passes": self.passes})
+        for name, value in sizes.items():
             if value < 1:
                 raise SettingsError(f"{name} must be at least 1; got {value}.")
         if self.stride > self.window:

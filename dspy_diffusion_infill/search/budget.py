@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from dspy_diffusion_infill.checks import check_finite, check_whole
 from dspy_diffusion_infill.errors import SettingsError
 
 Preset = Literal["light", "medium", "heavy"]
@@ -43,6 +44,10 @@ class Budget:
     def __post_init__(self) -> None:
         if all(getattr(self, cap) is None for cap in CAPS):
             raise SettingsError(f"A budget must set one of {', '.join(CAPS)}; got none. No run is unlimited.")
+        if self.metric_calls is not None:
+            check_whole({"metric_calls": self.metric_calls})
+        caps = {name: cap for name in CAPS if (cap := getattr(self, name)) is not None}
+        check_finite({**caps, "base_share": self.base_share})
         if self.metric_calls is not None and self.metric_calls < 1:
             raise SettingsError(f"metric_calls must be at least 1, or None; got {self.metric_calls}.")
         for name in CAPS[1:]:
@@ -64,7 +69,8 @@ class Budget:
 
 def check_budget(budget: object) -> None:
     """Refuse what is neither a preset nor a `Budget`."""
-    if not isinstance(budget, Budget) and budget not in CALLS_PER_EXAMPLE:
+    preset = isinstance(budget, str) and budget in CALLS_PER_EXAMPLE
+    if not isinstance(budget, Budget) and not preset:
         words = ", ".join(map(repr, CALLS_PER_EXAMPLE))
         raise SettingsError(f"budget must be {words} or a Budget; got {budget!r}.")
 

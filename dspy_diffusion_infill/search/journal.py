@@ -39,7 +39,7 @@ else:
 class Journal:
     """Records of one run, one JSON line each. Safe to share between threads.
 
-    A line that was cut short by the end of a process is dropped; every whole line is kept.
+    A last line that was cut short by the end of a process, or is no record, is dropped; all others are kept.
 
     Args:
         file: Opened for reading and appending, without a buffer.
@@ -55,7 +55,7 @@ class Journal:
         self._records: dict[Place, dict[str, Any]] = {}
         lines, length = _whole_lines(file)
         if lines:
-            _check_same(lines[0].get("run"), fingerprint, file.name)
+            _check_same(lines[0]["run"], fingerprint, file.name)
             self._records = {tuple(line.pop("at")): line for line in lines[1:]}
         file.truncate(length)
         if not lines:
@@ -94,13 +94,18 @@ def open_journal(
         resume: Whether to go on from what the folder holds; else it begins anew.
 
     Raises:
-        SettingsError: If another process uses the folder, or it holds another run.
+        SettingsError: If it is no folder, another process uses it, or it holds another run.
     """
     if folder is None:
         yield None
         return
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(
+            f"log_dir must be a folder, or one that can be made; got {folder}: {error}."
+        ) from error
     with (
         _alone(folder),
         open(folder / "journal.jsonl", "ab+", buffering=0, opener=_private) as file,
@@ -145,24 +150,36 @@ def _private(path: str, flags: int) -> int:
 
 
 def _whole_lines(file: io.FileIO) -> tuple[list[dict[str, Any]], int]:
-    """The records up to the last end of a line, and how many bytes they take."""
+    """The records up to the last whole line, and how many bytes they take."""
     file.seek(0)
-    text = file.readall()
-    length = text.rfind(b"\n") + 1
-    lines: list[dict[str, Any]] = []
-    for number, line in enumerate(text[:length].split(b"\n")[:-1], start=1):
-        try:
-            lines.append(json.loads(line))
-        except ValueError as error:
+    lines = file.readall().split(b"\n")[:-1]
+    if len(lines) > 1 and _record(lines[-1], "at") is None:  # torn, as a line without an end is
+        lines.pop()
+    records: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, start=1):
+        if (record := _record(line, "at" if records else "run")) is None:
             raise SettingsError(
-                f"Every line of {file.name!r} must be JSON; line {number} is not. Delete that line, or begin "
-                "anew with resume=False."
-            ) from error
-    return lines, length
+                f"Every line of {file.name!r} must be a record; line {number} is not. Delete that line, or "
+                "begin anew with resume=False."
+            )
+        records.append(record)
+    return records, sum(len(line) + 1 for line in lines)
 
 
-def _check_same(run: Mapping[str, str] | None, fingerprint: Mapping[str, str], name: object) -> None:
-    found = run or {}
+def _record(line: bytes, name: str) -> dict[str, Any] | None:
+    """What a line holds, if that is a record under this name."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    about = record.get(name) if isinstance(record, dict) else None
+    if name == "run":
+        return record if isinstance(about, dict) else None
+    place = isinstance(about, list) and all(isinstance(part, str | int) for part in about)
+    return record if place else None
+
+
+def _check_same(found: Mapping[str, str], fingerprint: Mapping[str, str], name: object) -> None:
     other = [aspect for aspect in fingerprint if found.get(aspect) != fingerprint[aspect]]
     if other:
         raise SettingsError(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from dspy_diffusion_infill.checks import check_finite, check_whole
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.prompts.candidates import Candidate
 
@@ -65,6 +66,9 @@ class Selection:
     def __post_init__(self) -> None:
         if self.set_metric is not None and not callable(self.set_metric):
             raise SettingsError(f"set_metric must be callable, or None; got {self.set_metric!r}.")
+        check_whole({"shots": self.shots, "repeats": self.repeats})
+        shares = {"max_unscored": self.max_unscored, "screen": self.screen}
+        check_finite({"max_score": self.max_score, **shares})
         if not 0 < self.screen <= 1:
             raise SettingsError(f"screen must be above 0 and at most 1; got {self.screen}.")
         if self.repeats < 1 or (self.repeats > 1 and self.set_metric is not None):

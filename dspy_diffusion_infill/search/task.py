@@ -70,13 +70,19 @@ def make_task(
     if not student.named_predictors():
         raise SettingsError("The program has no predictors, so there are no instructions to infill.")
     _tell_of_hidden_predictors(student)
-    conditions = list(trainset)
-    selects = conditions if valset is None else list(valset)
+    conditions = _listed("trainset", trainset)
+    selects = conditions if valset is None else _listed("valset", valset)
     check_examples("trainset", conditions)
     check_examples("valset", selects)
     task = Task(student, conditions, selects, valset is None, traces=list(traces))
     check_traces(task.traces, [name for name, _ in student.named_predictors()])
     return task
+
+
+def _listed(name: str, examples: object) -> list[dspy.Example]:
+    if not isinstance(examples, Iterable):
+        raise SettingsError(f"{name} must be a list of dspy.Example objects; got {examples!r}.")
+    return list(examples)
 
 
 def check_traces(traces: Sequence[Trace], predictors: Sequence[str]) -> None:
