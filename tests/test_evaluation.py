@@ -1,6 +1,8 @@
 """Evaluation: each candidate once on each example, and no failure that passes for a score."""
 
+import gc
 import threading
+import weakref
 
 import dspy
 import pytest
@@ -11,6 +13,7 @@ from dspy_diffusion_infill.search import failures
 from dspy_diffusion_infill.search.budget import Budget, Meter
 from dspy_diffusion_infill.search.evaluation import Evaluator
 from dspy_diffusion_infill.search.metrics import Metric
+from dspy_diffusion_infill.search.variants import Variants
 from tests.doubles import exact, obey, reviews, rule_lm
 
 VAGUE, WARM = {"self": "Rate it."}, {"self": "Be warm."}
@@ -214,3 +217,19 @@ def test_a_context_of_the_caller_reaches_the_threads(lm):
 def test_the_history_does_not_grow(lm):
     run(evaluator(), WARM)
     assert lm.history == []
+
+
+def test_a_programs_data_are_held_by_few_candidates_and_those_that_compete_are_made_once():
+    class Data:
+        pass
+
+    program = dspy.Predict("review -> rating")
+    program.index = Data()
+    variants, alive = Variants(program), weakref.WeakSet()
+    for n in range(60):
+        alive.add(variants.get({"self": f"Rate {n}."}, 0).index)
+    gc.collect()
+    assert program.index not in alive
+    assert len(alive) <= 20
+    again = [[variants.get({"self": f"Judge {n}."}, 0) for n in range(17)] for _ in range(2)]
+    assert all(one is other for one, other in zip(*again, strict=True))
