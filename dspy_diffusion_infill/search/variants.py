@@ -10,7 +10,7 @@ from dspy_diffusion_infill.prompts.candidates import Candidate, key
 from dspy_diffusion_infill.prompts.program import with_instructions
 
 NUM_KEPT = 20
-"""Programs, each with its own copy of the data it holds; enough for 16 fillings to compete with what is there.
+"""Programs, each with its own copy of the data it holds: enough for 16 fillings and what is there.
 To make one takes as long as to run several."""
 ROLLOUTS = 1000
 """Between the `rollout_id` of two repeats: modules such as Refine count on from the one they find."""
