@@ -156,8 +156,31 @@ def test_a_metric_is_what_it_was_made_with(make):
     assert marks(make(0.0))["metric"] == marks(make(0.0))["metric"] != marks(make(0.3))["metric"]
 
 
-def test_what_a_metric_counts_in_a_list_makes_it_no_other():
-    metric = scaled(1.0)
+def counting():
+    calls = 0
+
+    def metric(example, prediction):
+        nonlocal calls
+        calls += 1
+        return 1.0
+
+    return metric
+
+
+class Counting(Judge):
+    def __init__(self, weight=1):
+        super().__init__(weight)
+        self.calls, self.seen = 0, []
+
+    def __call__(self, example, prediction):
+        self.calls += 1
+        self.seen.append(self.calls)
+        return 1.0
+
+
+@pytest.mark.parametrize("make", [lambda: scaled(1.0), counting, Counting])
+def test_what_a_metric_counts_makes_it_no_other(make):
+    metric = make()
     before = marks(metric)
     metric(None, None)
     assert marks(metric) == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import functools
 import hashlib
 import inspect
@@ -10,7 +11,7 @@ import re
 from collections.abc import Mapping, Set
 from dataclasses import fields, is_dataclass
 from types import CellType, CodeType
-from typing import Any
+from typing import Any, cast
 
 import dspy
 import pydantic
@@ -103,15 +104,28 @@ def _code(value: Any, within: tuple[int, ...]) -> Any:
 
 
 def _state(value: Any) -> dict[str, Any]:
-    """The attributes of an object that are data or functions; LMs, locks and the like are left out."""
-    state: Any = value.__getstate__() if isinstance(value, dspy.Module) else getattr(value, "__dict__", {})
-    return {name: item for name, item in state.items() if _is_plain(item)}
+    """What an object was made with: plain attributes named as its constructor's arguments.
+
+    Others may count or log, and change from run to run. Of a module they are settings; LMs, locks and the like
+    are left out.
+    """
+    if isinstance(value, dspy.Module):
+        state, wanted = cast(dict[str, Any], value.__getstate__()), None
+    else:
+        state, wanted = getattr(value, "__dict__", {}), inspect.signature(type(value)).parameters
+    return {
+        name: item for name, item in state.items() if _is_plain(item) and (wanted is None or name in wanted)
+    }
 
 
 def _closure(function: Any) -> list[Any]:
-    """What a function was made with; not the lists, dicts and sets, where functions keep what they count."""
-    cells = getattr(function, "__closure__", None) or ()
-    held = [cell.cell_contents for cell in cells if cell != CellType()]  # some were never set
+    """What a function was made with; not what it counts in: names that it binds, lists, dicts and sets."""
+    cells, code = getattr(function, "__closure__", None) or (), getattr(function, "__code__", None)
+    bound = (
+        {step.argval for step in dis.get_instructions(code) if step.opname == "STORE_DEREF"} if code else ()
+    )
+    named = zip(code.co_freevars, cells, strict=True) if code else ()
+    held = [cell.cell_contents for name, cell in named if name not in bound and cell != CellType()]
     return [value for value in held if _is_plain(value) and not isinstance(value, list | dict | set)]
 
 
