@@ -106,8 +106,8 @@ def _code(value: Any, within: tuple[int, ...]) -> Any:
 def _state(value: Any) -> dict[str, Any]:
     """What an object was made with: plain attributes named as its constructor's arguments.
 
-    Others may count or log, and change from run to run. Of a module they are settings; LMs, locks and the like
-    are left out.
+    Others may count or log, and change from run to run. Of a module they are settings; LMs, locks and the
+    like are left out.
     """
     if isinstance(value, dspy.Module):
         state, wanted = cast(dict[str, Any], value.__getstate__()), None
