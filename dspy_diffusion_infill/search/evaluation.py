@@ -12,20 +12,16 @@ import dspy
 from dspy_diffusion_infill.errors import MetricError
 from dspy_diffusion_infill.prompts.candidates import Candidate, key
 from dspy_diffusion_infill.search.budget import Meter
-from dspy_diffusion_infill.search.fingerprint import digest
+from dspy_diffusion_infill.search.extremes import Extremes
 from dspy_diffusion_infill.search.gains import Gain, paired_gain
 from dspy_diffusion_infill.search.hardness import Hardness
-from dspy_diffusion_infill.search.harvest import snapshot
 from dspy_diffusion_infill.search.journal import Journal
+from dspy_diffusion_infill.search.kept_runs import KeptRuns, Place, Prompt
 from dspy_diffusion_infill.search.metrics import Metric, score_set
 from dspy_diffusion_infill.search.repeats import averaged, noise_floor
 from dspy_diffusion_infill.search.running import Run, Runner
 from dspy_diffusion_infill.search.selection import SetMetric
 from dspy_diffusion_infill.search.variants import Variants
-
-Prompt = tuple[tuple[str, str], ...]
-Place = tuple[Prompt, int]
-"""A candidate, by its key, and the number of an example."""
 
 
 class Evaluator:
@@ -47,6 +43,7 @@ class Evaluator:
         set_metric: Makes one score of those of all examples; None takes their mean.
         keep_traces: Whether to keep of every run what each predictor was given and gave back.
         repeats: Runs of a candidate on each example; they are numbered as further examples (`repeats`).
+        max_score: The highest score that the metric should give; a higher one is told.
         journal: Gets every run, and gives those of an earlier process; they count as spent.
     """
 
@@ -63,22 +60,27 @@ class Evaluator:
         set_metric: SetMetric | None = None,
         keep_traces: bool = False,
         repeats: int = 1,
+        max_score: float = math.inf,
         journal: Journal | None = None,
     ) -> None:
         self._variants, self._role, self._num_examples = Variants(program), role, len(examples)
         self._meter, self._max_unscored, self._keep_traces = meter, max_unscored, keep_traces
         self._examples, self._set_metric = examples, set_metric
         self._runner = Runner(metric, examples, role=role, meter=meter, num_threads=num_threads)
-        self._journal, self._demos = journal, snapshot(program, {}).demos
+        self._kept = KeptRuns(journal, program, role, meter)
         self._order = list(range(repeats * len(examples)))
         self._runs: dict[Prompt, dict[int, Run]] = {}
-        self._lowest, self._highest, self._hardness = 0.0, float("-inf"), Hardness()
+        # a mean takes a failure for the lowest score there may be, a set metric for the lowest value it has
+        self.seen, self._hardness = Extremes(max_score, None if set_metric else 0.0), Hardness()
         self.unscored: dict[int, str] = {}
         """Examples that count for no candidate, with the metric's reason."""
         self.num_failures = 0
         """Runs that failed by the candidate's fault."""
-        self.num_resumed = 0
+
+    @property
+    def num_resumed(self) -> int:
         """Runs that an earlier process had paid for."""
+        return self._kept.num_found
 
     @property
     def outage(self) -> str | None:
@@ -113,7 +115,7 @@ class Evaluator:
         wanted = {(key(candidate), example): candidate for candidate, example in pairs}
         missing = [place for place in wanted if place[1] not in self._runs.get(place[0], {})]
         todo = missing[: self._meter.take(len(missing))]
-        done = {place: run for place in todo if (run := self._kept(place, keep_traces)) is not None}
+        done = {place: run for place in todo if (run := self._kept.find(place, needs_trace=keep_traces))}
         done |= self._run({place: wanted[place] for place in todo if place not in done}, keep_traces)
         for place in todo:
             if place in done:
@@ -166,7 +168,7 @@ class Evaluator:
 
     def highest(self) -> float:
         """The highest score seen."""
-        return self._highest
+        return self.seen.highest
 
     def runs(self, candidate: Candidate) -> dict[int, Run]:
         """The candidate's runs on the examples that count, by example."""
@@ -182,7 +184,7 @@ class Evaluator:
         scores = self.scores(candidate)
         runs = [run for run in self.runs(candidate).values() if run.score is not None]
         bar = fmean(scores.values()) if scores else 0.0
-        good = [run for run in runs if self._set_metric or bar <= self._score(run) > self._lowest]
+        good = [run for run in runs if self._set_metric or bar <= self._score(run) > self.seen.lowest]
         calls: dict[str, list[dict[str, Any]]] = {}
         for step in (step for run in good for step in run.trace or ()):
             calls.setdefault(step.predictor, []).append({**step.inputs, **step.outputs})
@@ -192,27 +194,12 @@ class Evaluator:
         places = list(wanted)
 
         def keep(number: int, run: Run) -> None:
-            if self._journal is not None:
-                used = {"tokens": self._meter.tokens, "usd": self._meter.usd}
-                self._journal.write(self._journal_place(places[number]), {**run.record(), **used})
+            self._kept.keep(places[number], run)
 
         get, size = self._variants.get, self._num_examples
         tasks = ((get(one, place[1] // size), place[1], keep_traces) for place, one in wanted.items())
         runs = self._runner.run_all(tasks, len(places), keep)
         return {place: run for place, run in zip(places, runs, strict=True) if run is not None}
-
-    def _kept(self, place: Place, needs_trace: bool) -> Run | None:
-        """The run that an earlier process of this run paid for, if any."""
-        record = self._journal.find(self._journal_place(place)) if self._journal is not None else None
-        if record is None or (needs_trace and record["score"] is not None and record["trace"] is None):
-            return None
-        self._meter.catch_up(tokens=record["tokens"], usd=record["usd"])
-        self.num_resumed += 1
-        return Run.of(record)
-
-    def _journal_place(self, place: Place) -> tuple[str | int, ...]:
-        prompt, example = place
-        return (self._role, digest([prompt, self._demos]), example)
 
     def _score_set(self, examples: Sequence[int], scores: Sequence[float]) -> float:
         if self._set_metric is None:
@@ -227,7 +214,7 @@ class Evaluator:
             return math.nan
 
     def _score(self, run: Run) -> float:
-        return self._lowest if run.score is None else run.score
+        return self.seen.lowest if run.score is None else run.score
 
     def _record(self, place: Place, run: Run) -> None:
         self._runs.setdefault(place[0], {}).setdefault(place[1], run)
@@ -237,7 +224,7 @@ class Evaluator:
         else:
             self._hardness.add(place[1], self._score(run))
         if run.score is not None:
-            self._lowest, self._highest = min(self._lowest, run.score), max(self._highest, run.score)
+            self.seen.add(run.score)
 
     def _check_unscored(self) -> None:
         if len(self.unscored) > (cap := self._max_unscored * len(self._order)):

@@ -17,6 +17,7 @@ from dspy_diffusion_infill.prompts.windows import Masking
 from dspy_diffusion_infill.search.duels import Duel, combined, compatible
 from dspy_diffusion_infill.search.edits import Edit
 from dspy_diffusion_infill.search.events import EditAccepted, RunEnded, StartScored
+from dspy_diffusion_infill.search.perfection import Perfection
 from dspy_diffusion_infill.search.proposals import Proposal, Proposer
 from dspy_diffusion_infill.search.results import (
     Trial,
@@ -62,6 +63,7 @@ class Search:
         self._tried: dict[object, Candidate] = {key(self._start): self._start}
         self._board, self._proposer = start.board, proposer
         self._selection, self._meter, self._masking = session.selection, session.meter, masking
+        self._perfection = Perfection(session, self._board)
         self._tell = session.tell
 
     def run(self) -> str:
@@ -228,8 +230,7 @@ class Search:
             return self._cut_short(self._board.outage)
         if (cap := self._meter.spent_cap) is not None:
             return f"budget spent ({cap})"
-        perfect = self._selection.max_score * len(self._board.examples)
-        return "perfect score" if self._board.total(best) >= perfect - TOLERANCE else None
+        return "perfect score" if self._perfection.reached(best) else None
 
     def _cut_short(self, outage: object) -> str:
         logger.warning("Out of reach after every try: %s The best so far is returned.", outage)

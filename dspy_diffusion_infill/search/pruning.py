@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -61,7 +62,7 @@ def prune(
         task=make_task(program, valset, None),
         metric=Metric(metric),
         meter=Meter(resolve_budget(budget, len(valset))),
-        selection=Selection(),
+        selection=Selection(max_score=math.inf),  # nothing is dropped early
         num_threads=num_threads,
     )
     with session.recorded(None, {}, (), resume=False):

@@ -42,7 +42,8 @@ class Selection:
     shots: int = 8
     """Examples with reference outputs that a canvas shows the infiller; fewer if they do not fit."""
     max_score: float = 1.0
-    """The highest score the metric can give. A higher one seen turns racing off, with a warning."""
+    """The highest score the metric can give: a program with that score ends the search. A higher one seen, or
+    one that the metric gives reference outputs, turns racing and that end off, with a warning."""
     max_unscored: float = 0.2
     """Largest share of the validation examples that may go unscored before the run stops."""
     set_metric: SetMetric | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -130,6 +131,7 @@ class Session:
 
     def evaluator(self, program: dspy.Module, examples: Sequence[dspy.Example], role: str) -> Evaluator:
         """What scores a program's candidates on examples; `role` names these in errors."""
+        per_example = self.selection.set_metric is None
         return Evaluator(
             program,
             metric=self.metric,
@@ -141,5 +143,6 @@ class Session:
             set_metric=self.selection.set_metric,
             keep_traces=self.condition_on != "examples" and role != "holdout",
             repeats=1 if role == "trainset" else self.selection.repeats,
+            max_score=self.selection.max_score if role == "valset" and per_example else math.inf,
             journal=self.journal,
         )

@@ -1,0 +1,51 @@
+"""Runs that are paid for, and found again by a later process of the same run."""
+
+from __future__ import annotations
+
+import dspy
+
+from dspy_diffusion_infill.search.budget import Meter
+from dspy_diffusion_infill.search.fingerprint import digest
+from dspy_diffusion_infill.search.harvest import snapshot
+from dspy_diffusion_infill.search.journal import Journal
+from dspy_diffusion_infill.search.running import Run
+
+Prompt = tuple[tuple[str, str], ...]
+Place = tuple[Prompt, int]
+"""A candidate, by its key, and the number of an example."""
+
+
+class KeptRuns:
+    """The runs of one program's candidates in a journal.
+
+    Args:
+        journal: None keeps nothing.
+        program: Its demos tell its runs from those of another.
+        role: Of the examples.
+        meter: Learns what an earlier process had used.
+    """
+
+    def __init__(self, journal: Journal | None, program: dspy.Module, role: str, meter: Meter) -> None:
+        self._journal, self._role, self._meter = journal, role, meter
+        self._demos = snapshot(program, {}).demos
+        self.num_found = 0
+        """Runs that an earlier process had paid for."""
+
+    def keep(self, place: Place, run: Run) -> None:
+        """Write a run down."""
+        if self._journal is not None:
+            used = {"tokens": self._meter.tokens, "usd": self._meter.usd}
+            self._journal.write(self._at(place), {**run.record(), **used})
+
+    def find(self, place: Place, *, needs_trace: bool) -> Run | None:
+        """The run that an earlier process paid for, if any; one without a trace where none is needed."""
+        record = self._journal.find(self._at(place)) if self._journal is not None else None
+        if record is None or (needs_trace and record["score"] is not None and record["trace"] is None):
+            return None
+        self._meter.catch_up(tokens=record["tokens"], usd=record["usd"])
+        self.num_found += 1
+        return Run.of(record)
+
+    def _at(self, place: Place) -> tuple[str | int, ...]:
+        prompt, example = place
+        return (self._role, digest([prompt, self._demos]), example)
