@@ -23,7 +23,7 @@ from dspy_diffusion_infill.search.budget import Budget, Preset
 from dspy_diffusion_infill.search.confirmation import confirm
 from dspy_diffusion_infill.search.estimate import Estimate, count_windows, estimate
 from dspy_diffusion_infill.search.fingerprint import fingerprint
-from dspy_diffusion_infill.search.infilling import INTERRUPTED, Search
+from dspy_diffusion_infill.search.infilling import Search
 from dspy_diffusion_infill.search.metrics import Metric
 from dspy_diffusion_infill.search.opening import open_session
 from dspy_diffusion_infill.search.presets import PAPER
@@ -33,7 +33,7 @@ from dspy_diffusion_infill.search.rounds import check_scorer
 from dspy_diffusion_infill.search.selection import Selection
 from dspy_diffusion_infill.search.session import Callback, Session, told_apart
 from dspy_diffusion_infill.search.settings import check_settings, plain_settings
-from dspy_diffusion_infill.search.start import Start, find_start
+from dspy_diffusion_infill.search.start import INTERRUPTED, STOPPED, Start, find_start
 from dspy_diffusion_infill.search.usage import warn_if_uncounted
 from dspy_diffusion_infill.serving.connect import connect
 from dspy_diffusion_infill.traces import ConditionOn, Trace
@@ -193,7 +193,7 @@ class DiffusionInfill(Teleprompter):
             proposer = self._proposer(start, session, infiller)
             search = Search(start, proposer, session, self.masking, self.review)
             reason = search.run()
-            confirmation = confirm(search.best, start, session, in_haste=reason == INTERRUPTED)
+            confirmation = confirm(search.best, start, session, in_haste=reason in (INTERRUPTED, STOPPED))
         if confirmation.verdict == "refuted":
             search.fall_back()
         base = {"base_stopped": found.stopped, "base_error": found.error}

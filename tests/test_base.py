@@ -8,6 +8,7 @@ from dspy_diffusion_infill.errors import MetricError, SettingsError, Unscored
 from dspy_diffusion_infill.prompts.program import instructions_of
 from dspy_diffusion_infill.search.base import run_base
 from dspy_diffusion_infill.search.budget import Budget, Meter
+from dspy_diffusion_infill.search.counting import Stop
 from dspy_diffusion_infill.search.task import make_task
 from tests.doubles import exact, obey, reviews, rule_lm
 
@@ -56,7 +57,10 @@ def run(base, budget=1000, student=None, share=1.0, **required):
 
 def harvested(found):
     scores = {}
-    found.hand_over(lambda candidate, example, score: scores.setdefault((candidate["self"], example), score))
+    found.hand_over(
+        found.program,
+        lambda candidate, example, score: scores.setdefault((candidate["self"], example), score),
+    )
     return scores
 
 
@@ -127,6 +131,37 @@ def test_a_metric_that_raises_stops_the_run_even_if_the_base_would_go_on(metric)
 
     with pytest.raises(MetricError, match=r"metric raised ZeroDivisionError on Example.*oops"):
         run(Probe(broken, swallow))
+
+
+@pytest.mark.parametrize("value", [float("nan"), None, "good"])
+def test_a_metric_that_gives_no_number_stops_the_base_and_names_the_example(value, lm):
+    def evaluate(base, student, trainset):
+        dspy.Evaluate(devset=trainset, metric=base.metric)(student)
+
+    def no_number(example, prediction, trace=None):
+        return value if example.review == "3" else exact(example, prediction)
+
+    with pytest.raises(MetricError, match=f"must return a finite number.*got {value!r} on Example.*'3'"):
+        run(Probe(no_number, evaluate))
+
+
+def test_an_example_that_is_there_twice_has_both_its_scores(metric, lm):
+    def evaluate(base, student, trainset):
+        dspy.Evaluate(devset=trainset, metric=base.metric)(student)
+
+    student = dspy.Predict(dspy.Signature("review -> rating", "Rate it."))
+    task = make_task(student, reviews(4) * 2, None)
+    meter = Meter(Budget(metric_calls=100))
+    found = run_base(Probe(metric, evaluate), task, optional={}, required={}, meter=meter)
+    assert len(harvested(found)) == meter.spent == 8
+
+
+def test_threads_that_outlive_the_base_call_the_metric_no_more(metric, calls):
+    left = []
+    run(Probe(metric, lambda base, student, trainset: left.append(base.metric)))
+    with pytest.raises(Stop):
+        left[0](None, None)
+    assert calls == []
 
 
 def test_a_base_that_fails_leaves_the_student_and_the_scores_it_paid_for(lm, metric):

@@ -2,6 +2,7 @@
 
 import gc
 import threading
+import time
 import weakref
 
 import dspy
@@ -142,6 +143,36 @@ def test_an_outage_that_lasts_ends_the_runs_keeps_the_scores_and_returns_permits
     assert board.outage == "metric raised ConnectionError on valset example 3: gone"
     assert not run(board, VAGUE)
     assert len(calls) == 6
+
+
+@pytest.mark.parametrize("error", [KeyError("field"), type("LMAuthError", (Exception,), {})("wrong key")])
+def test_an_error_stops_the_other_threads_at_once(error, lm):
+    raised = threading.Event()
+    calls = []
+
+    def metric(example, prediction):
+        calls.append(example.review)
+        if example.review == "1":
+            raised.set()
+            raise error
+        raised.wait()
+        time.sleep(0.05)  # until the error is known
+        return 1.0
+
+    board = evaluator(metric, num_threads=2)
+    with pytest.raises(MetricError, match="example 1"):
+        run(board, WARM)
+    assert sorted(calls) == ["0", "1"]
+    assert board._meter.spent == 2
+
+
+def test_pauses_end_with_the_time_and_the_outage_is_told(lm, monkeypatch):
+    monkeypatch.setattr(failures, "PAUSES", (60, 60))
+    board = evaluator(failing(*[ConnectionError("gone")] * 9), budget=Budget(seconds=0.2), num_threads=1)
+    began = time.monotonic()
+    assert not run(board, WARM)
+    assert time.monotonic() - began < 5
+    assert board.outage == "metric raised ConnectionError on valset example 0: gone"
 
 
 def test_a_metric_that_raises_stops_the_run(lm):

@@ -73,3 +73,8 @@ def test_the_last_error_and_every_other_error_are_raised():
     with pytest.raises(KeyError):
         retry(failing_times(1, KeyError()), [1, 4], waited.append)
     assert waited == [1, 4]
+
+
+def test_without_time_for_another_try_the_error_is_raised():
+    with pytest.raises(TimeoutError):
+        retry(failing_times(1, TimeoutError()), [1, 4], lambda pause: True)

@@ -141,6 +141,36 @@ def test_a_base_that_has_finished_is_not_run_again(tmp_path):
     assert "arm" in again.detailed_results["instructions_before"]["self"]
 
 
+class Killed(BaseException):
+    """As if the process had ended."""
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_base_that_was_killed_pays_for_no_score_twice_and_keeps_the_cap(tmp_path):
+    def compile_base(at=None):
+        def killed(example, prediction, trace=None, pred_name=None, pred_trace=None):
+            if len(CALLS) == at:
+                raise Killed
+            score = counting(example, prediction)
+            return dspy.Prediction(score=score, feedback="warm") if example.review == "2" else score == 1
+
+        base = COPRO(metric=killed, breadth=3, depth=2)
+        settings = {"metric": killed, "budget": Budget(metric_calls=60), "num_threads": 1}
+        with dspy.context(lm=rule_lm(propose_or_obey), adapter=dspy.ChatAdapter(), num_threads=1):
+            return compile_in(tmp_path, base=base, **settings)
+
+    whole = outcome(compile_base())
+    file = tmp_path / "journal.jsonl"
+    for at in (1, 7, 20, 29):
+        file.unlink()
+        with pytest.raises(Killed):
+            compile_base(at)
+        assert (len(CALLS), len(file.read_bytes().splitlines())) == (at, 1 + at)
+        again = compile_base()
+        assert outcome(again) == whole
+        assert len(CALLS) == again.detailed_results["metric_calls"] - at <= 60 - at
+
+
 class Recasting(Teleprompter):
     """Gives back a program of another type, whose instructions and demos do not tell it whole."""
 

@@ -18,17 +18,11 @@ from dspy_diffusion_infill.prompts.candidates import Candidate
 from dspy_diffusion_infill.prompts.program import copy_program, with_own_signatures
 from dspy_diffusion_infill.search import failures
 from dspy_diffusion_infill.search.budget import Meter
-from dspy_diffusion_infill.search.harvest import (
-    METRIC_NAMES,
-    Counter,
-    Evaluated,
-    Harvest,
-    Stop,
-    rebuilt,
-    snapshot,
-)
+from dspy_diffusion_infill.search.counting import METRIC_NAMES, Counter, Stop
+from dspy_diffusion_infill.search.harvest import Evaluated, Harvest, rebuilt, snapshot
 from dspy_diffusion_infill.search.journal import Journal, is_faithful
 from dspy_diffusion_infill.search.metrics import Metric
+from dspy_diffusion_infill.search.paid_calls import PaidCalls
 from dspy_diffusion_infill.search.task import Task
 
 logger = logging.getLogger(__name__)
@@ -45,12 +39,14 @@ class BaseResult:
     evaluated: list[Evaluated] = field(default_factory=list)
     stopped: bool = False
     """Whether it was stopped at its share of the budget."""
+    interrupted: bool = False
+    """Whether the user stopped it."""
     error: str | None = None
     """What it raised, if it failed; `program` is the student then."""
 
-    def hand_over(self, add: Callable[[Candidate, int, float], None]) -> None:
-        """Pass on every score of a program that differs from `program` in its instructions alone."""
-        same = snapshot(self.program, {})
+    def hand_over(self, program: dspy.Module, add: Callable[[Candidate, int, float], None]) -> None:
+        """Pass on every score of a program that differs from this one in its instructions alone."""
+        same = snapshot(program, {})
         for found in self.evaluated:
             if (found.demos, found.models) == (same.demos, same.models):
                 for example, score in found.scores.items():
@@ -101,9 +97,9 @@ def run_base(
 ) -> BaseResult:
     """Compile a copy of the student with the base, and count its metric calls.
 
-    The base itself is not modified. Its metric is counted; when its share of the budget is used up it is
-    stopped, and the best program it had evaluated on the whole valset is kept. If it fails, the student and
-    the scores paid for are kept. What it writes to stdout is dropped.
+    The base itself is not modified. Its metric is counted; when its share of the budget is used up, or at
+    Ctrl-C, it is stopped, and the best program it had evaluated on the whole valset is kept. If it fails, the
+    student and the scores paid for are kept. What it writes to stdout is dropped.
 
     Args:
         base: Any optimizer whose `compile` takes a student and a trainset; None leaves the student as it is.
@@ -111,11 +107,12 @@ def run_base(
         optional: Arguments for `compile` that are passed if it takes them and they are not None.
         required: Arguments that the user wants passed.
         meter: Grants permits; the base may use `base_share` of it.
-        journal: Gets the result, if that can be put in JSON; gives the one of an earlier process.
+        journal: Gets every metric call, and the result if that can be put in JSON; gives those of an earlier
+            process.
 
     Raises:
         SettingsError: If the base does not take one of the required arguments.
-        MetricError: If the metric raised for another reason than an outage.
+        MetricError: If the metric raised for another reason than an outage, or returned no number.
         Exception: What the base raised, if a service refuses this user.
     """
     student = task.student
@@ -124,7 +121,7 @@ def run_base(
     if journal is not None and (record := journal.find(PLACE)) is not None:
         return _resumed(record, student, meter)
     harvest = Harvest(task.valset)
-    counter = Counter(meter)
+    counter = Counter(meter, PaidCalls(journal, meter))
     arguments = _arguments(base, optional, required)
     given = with_own_signatures(copy_program(student))
     given._compiled = False  # several optimizers refuse a program that another one has marked
@@ -132,19 +129,30 @@ def run_base(
     callbacks = [*dspy.settings.callbacks, harvest]
     with contextlib.redirect_stdout(io.StringIO()), dspy.context(callbacks=callbacks):
         try:
-            found.program = counter.counted(base).compile(given, trainset=list(task.trainset), **arguments)
-        except Stop:
-            found.stopped, found.program = True, harvest.best(student)
+            program = counter.counted(base).compile(given, trainset=list(task.trainset), **arguments)
+            found.program = _checked(program)
+        except (Stop, KeyboardInterrupt) as end:
+            found.interrupted, found.program = isinstance(end, KeyboardInterrupt), harvest.best(student)
         except Exception as error:
             if failures.is_refusal(error):
                 raise
             found.error = failures.describe(error)
+        finally:
+            counter.closed = True
     counter.check()
+    found.stopped = counter.stopped
     keep_lms(found.program, student)
     _tell(type(base).__name__, found, meter)
-    if journal is not None:
+    if journal is not None and not found.interrupted:
         _keep(journal, found, student, meter)
     return found
+
+
+def _checked(program: object) -> dspy.Module:
+    """What the base gave back, if that is a program."""
+    if not isinstance(program, dspy.Module):
+        raise TypeError(f"compile must return a dspy.Module; got {program!r}.")
+    return program
 
 
 def _keep(journal: Journal, found: BaseResult, student: dspy.Module, meter: Meter) -> None:

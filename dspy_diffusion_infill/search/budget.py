@@ -146,6 +146,12 @@ class Meter:
                 return f"{name}: {cap:.12g}"
         return None
 
+    def pause(self, seconds: float, wait: Callable[[float], object] = time.sleep) -> bool:
+        """Wait, but not beyond the cap on seconds; whether a cap is reached then."""
+        cap = self.budget.seconds
+        wait(seconds if cap is None else max(0.0, min(seconds, cap - self.seconds)))
+        return self.reached() is not None
+
     def add(self, *, tokens: int, usd: float) -> None:
         """Count what an LM call used."""
         with self._lock:

@@ -56,6 +56,11 @@ def is_refusal(error: BaseException) -> bool:
 def retry(call: Callable[[], Answer], pauses: Sequence[float], wait: Callable[[float], object]) -> Answer:
     """Call again after each pause while an outage lasts; other errors, and the last one, are raised.
 
+    Args:
+        call: What to try.
+        pauses: Seconds before each further try.
+        wait: Waits so long; says True if there is to be no further try.
+
     Example:
         >>> answers = iter([TimeoutError(), "here"])
         >>> def call():
@@ -70,9 +75,8 @@ def retry(call: Callable[[], Answer], pauses: Sequence[float], wait: Callable[[f
         try:
             return call()
         except Exception as error:
-            if not is_outage(error):
+            if not is_outage(error) or wait(pause):
                 raise
-        wait(pause)
     return call()
 
 

@@ -10,10 +10,12 @@ from typing import Any
 
 import dspy
 
-from dspy_diffusion_infill.errors import InfillError, InfillerUnavailableError
+from dspy_diffusion_infill.errors import InfillError
 from dspy_diffusion_infill.prompts.candidates import Candidate, key
 from dspy_diffusion_infill.prompts.program import with_instructions
 from dspy_diffusion_infill.prompts.windows import Masking
+from dspy_diffusion_infill.search import failures
+from dspy_diffusion_infill.search.counting import Stop
 from dspy_diffusion_infill.search.duels import Duel, combined, compatible
 from dspy_diffusion_infill.search.edits import Edit
 from dspy_diffusion_infill.search.events import EditAccepted, RunEnded, StartScored
@@ -30,14 +32,12 @@ from dspy_diffusion_infill.search.review import Review, Reviewer
 from dspy_diffusion_infill.search.rounds import one_pass
 from dspy_diffusion_infill.search.selection import TOLERANCE, select
 from dspy_diffusion_infill.search.session import Session
-from dspy_diffusion_infill.search.start import Start
+from dspy_diffusion_infill.search.start import INTERRUPTED, STOPPED, Start
 
 logger = logging.getLogger(__name__)
 
 PATIENCE = 2
 """Passes without any gain, one after the other, that end a search."""
-INTERRUPTED = "interrupted"
-"""Why a search ended that the user ended."""
 
 
 class Search:
@@ -55,7 +55,7 @@ class Search:
         self, start: Start, proposer: Proposer, session: Session, masking: Masking, review: Review
     ) -> None:
         self.best = self._start = start.instructions
-        self._program = start.program
+        self._program, self._early_end = start.program, start.ended
         self.edits: list[Edit] = []
         """The accepted windows that led from the start to the best."""
         self._trials, self._refused = list[Trial](), set[object]()
@@ -73,20 +73,24 @@ class Search:
             Why the search ended.
 
         Raises:
-            InfillError: What no later try can mend, with the best so far in its notes.
+            Exception: What no later try can mend, with the best so far in its notes.
         """
-        start = self._board.mean(self.best)
-        self._tell(StartScored(metric_calls=self._meter.spent, score=start))
-        if start is None:
+        score = self._board.mean(self.best)
+        self._tell(StartScored(metric_calls=self._meter.spent, score=score))
+        if self._early_end is not None:
+            return self._early_end
+        if score is None:
             return f"{self._finished(self.best)}, before the start was scored"
         try:
             return self._search()
         except KeyboardInterrupt:
             logger.warning("Interrupted; the best so far is returned.")
             return INTERRUPTED
-        except InfillerUnavailableError as error:
-            return self._cut_short(error)
-        except InfillError as error:
+        except Stop:
+            return STOPPED
+        except Exception as error:
+            if failures.is_outage(error):
+                return self._cut_short(error if isinstance(error, InfillError) else failures.describe(error))
             error.add_note(
                 f"The best instructions so far score {self._mean(self.best):.4g}: {dict(self.best)}"
             )

@@ -65,6 +65,10 @@ class Journal:
         """The record of a place, as an earlier process wrote it."""
         return self._records.get(place)
 
+    def of_kind(self, kind: str) -> list[tuple[Place, dict[str, Any]]]:
+        """The records whose places begin with a word, as an earlier process wrote them, in order."""
+        return [(place, record) for place, record in self._records.items() if place[0] == kind]
+
     def write(self, place: Place, record: Mapping[str, Any]) -> None:
         """Add a record; it survives the end of this process from here on."""
         self._append({"at": place, **record})

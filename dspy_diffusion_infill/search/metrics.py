@@ -75,7 +75,7 @@ class Metric:
         except Exception as error:
             raise MetricError(f"metric raised {type(error).__name__} on {where}: {error}") from error
         feedback = _field(value, "feedback")
-        return Verdict(_number(value, where), None if feedback is None else str(feedback))
+        return Verdict(number_of(value, where), None if feedback is None else str(feedback))
 
 
 def score_set(function: Callable[..., Any], examples: Sequence[Any], scores: Sequence[float]) -> float:
@@ -92,7 +92,7 @@ def score_set(function: Callable[..., Any], examples: Sequence[Any], scores: Seq
         value = function(list(examples), list(scores))
     except Exception as error:
         raise MetricError(f"set_metric raised {type(error).__name__}: {error}") from error
-    return _number(value, f"{len(scores)} examples; it may say 0 where it has no answer", name="set_metric")
+    return number_of(value, f"{len(scores)} examples; it may say 0 where it has no answer", name="set_metric")
 
 
 def name_of(function: object) -> str:
@@ -117,7 +117,12 @@ def _num_required(function: MetricFunction) -> int:
     return max(2, sum(p.default is p.empty for p in positional))
 
 
-def _number(value: Any, where: str, *, name: str = "metric") -> float:
+def number_of(value: Any, where: str, *, name: str = "metric") -> float:
+    """The score in what a metric returned.
+
+    Raises:
+        MetricError: If it is no finite number.
+    """
     score: Any = value if _field(value, "score") is None else value.score
     number = score.item() if getattr(score, "ndim", None) == 0 else score  # numpy's and torch's scalars
     if not isinstance(number, numbers.Real) or not math.isfinite(number):

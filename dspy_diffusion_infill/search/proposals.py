@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import random
-import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -132,6 +131,7 @@ class Proposer:
         self._screen = Screen(screen) if screen < 1 else None
         self._num_candidates, self._seed = num_candidates, seed
         self._visits: Counter[str] = Counter()
+        self._pause = session.meter.pause
 
     def places(self, candidate: Candidate, predictor: str) -> list[Place]:
         """The windows of one predictor's instructions, from left to right, clear of what is locked."""
@@ -156,7 +156,7 @@ class Proposer:
             num_candidates=self._num_candidates,
             seed=random.Random(f"{self._seed}/{first}/{visits[first]}").getrandbits(31),
         )
-        found = failures.retry(infill, failures.PAUSES, time.sleep)
+        found = failures.retry(infill, failures.PAUSES, self._pause)
         pairs = zip(places, found, strict=True)
         proposals = [self._proposal(base, place, fillings) for place, fillings in pairs]
         return proposals if self._screen is None else self._screened(base, proposals, self._screen)
@@ -173,7 +173,7 @@ class Proposer:
         nll = functools.partial(
             cast(Scorer, self._infiller).nll_per_token, self._canvases(base, places), texts
         )
-        found = failures.retry(nll, failures.PAUSES, time.sleep)
+        found = failures.retry(nll, failures.PAUSES, self._pause)
         return [places[n] for n in sorted(range(len(places)), key=lambda n: -found[n])]
 
     def allows(self, base: Candidate, candidate: Candidate) -> bool:
@@ -207,7 +207,7 @@ class Proposer:
             self._conditioning.references(name),
             cast(ScoringInfiller, self._infiller),
         )
-        found = failures.retry(expect, failures.PAUSES, time.sleep)
+        found = failures.retry(expect, failures.PAUSES, self._pause)
         return [] if found is None else [each - found[0] for each in found[1:]]
 
     def _canvases(self, base: Candidate, places: Sequence[Place]) -> list[Canvas]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import dspy
 
-from dspy_diffusion_infill.errors import EvaluationError, InfillError, Unscored
+from dspy_diffusion_infill.errors import EvaluationError, Unscored
 from dspy_diffusion_infill.search import failures
 from dspy_diffusion_infill.search.budget import Meter
 from dspy_diffusion_infill.search.journal import is_faithful
@@ -123,18 +123,21 @@ class Runner:
     def _run(self, number: int, task: Task, keep: Callable[[int, Run], None], begun: list[int]) -> Run | None:
         begun.append(number)
         try:
-            run = failures.retry(lambda: self._try(*task), failures.PAUSES, self._stop.wait)
-        except InfillError as error:
+            run = failures.retry(lambda: self._try(*task), failures.PAUSES, self._wait)
+        except BaseException as error:
+            self._stop.set()  # the other threads begin nothing more
             if not failures.is_outage(error):
                 raise
-            self.outage = str(error)
-            self._stop.set()
-            run = None
+            self.outage, run = str(error), None
         if run is None:
             self._meter.give_back(1)
         else:
             keep(number, run)
         return run
+
+    def _wait(self, pause: float) -> bool:
+        """Wait before another try; whether there is to be none."""
+        return self._meter.pause(pause, self._stop.wait) or self._stop.is_set()
 
     def _try(self, program: dspy.Module, example: int, keep_trace: bool) -> Run | None:
         if self._meter.reached() or self._stop.is_set():

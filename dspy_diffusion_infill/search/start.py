@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dspy
@@ -13,11 +13,19 @@ from dspy_diffusion_infill.prompts.candidates import Candidate
 from dspy_diffusion_infill.prompts.conditioning import needs_traces
 from dspy_diffusion_infill.prompts.program import instructions_of
 from dspy_diffusion_infill.search.base import BaseResult
+from dspy_diffusion_infill.search.counting import Stop
 from dspy_diffusion_infill.search.evaluation import Evaluator
+from dspy_diffusion_infill.search.harvest import is_rewrite
 from dspy_diffusion_infill.search.session import Session
 
 Calls = Mapping[str, Sequence[Mapping[str, Any]]]
 """Fields of calls, by predictor name."""
+
+
+INTERRUPTED = "interrupted"
+"""Why a search ended that the user ended."""
+STOPPED = "stopped by the optimizer that it is the base of"
+"""Why a search ended whose metric may be called no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,53 +33,88 @@ class Start:
     """A program to improve."""
 
     program: dspy.Module
-    """What the base found, or the student."""
+    """What the base found; the student, if this scores higher."""
     instructions: Candidate
-    """Where the search begins: the program's own; the student's, if these score higher."""
+    """Its own: where the search begins."""
     board: Evaluator
     """Has the scores of the instructions, unless the budget was spent before."""
     calls: Calls
     """What predictors were given and gave back in runs that scored well, where labels do not reach."""
+    ended: str | None = None
+    """Why there is no more to search, if so."""
 
 
 def find_start(found: BaseResult, session: Session, *, reuse: bool) -> Start:
-    """Score what the base found, as far as it has no scores yet, and order the examples by it.
+    """Score what the base found, and the student, as far as they have no scores yet; the better one it is.
 
     Args:
-        found: A program; its instructions are scored.
+        found: A program; where it is as good as the student, it is the start.
         session: The program before the base, and the examples.
         reuse: Whether the base's scores are those of this run's metric.
 
     Raises:
-        EvaluationError: If an outage kept the student from being scored, and there is no other program to
-            lose.
+        EvaluationError: If the program fails on every example, or an outage kept the student from being
+            scored, and there is no other program to lose.
     """
-    task = session.task
-    board = session.evaluator(found.program, task.valset, "valset")
-    if reuse:
-        found.hand_over(board.add)
-    needs_calls = session.selection.shots > 0 and needs_traces(found.program, task.trainset)
-    start = _score(found, task.student, board, keep_traces=needs_calls)
-    calls = _good_calls(start, found, session, board) if needs_calls else {}
-    return Start(found.program, start, board, calls)
+    rivals = _rivals(found, session, reuse=reuse)
+    needs_calls = session.selection.shots > 0 and needs_traces(found.program, session.task.trainset)
+    if found.interrupted:
+        return replace(_best(rivals), ended=INTERRUPTED)
+    try:
+        for rival in rivals:
+            pairs = [(rival.instructions, example) for example in rival.board.examples]
+            rival.board.run(pairs, keep_traces=needs_calls)
+        start = _checked(_best(rivals), found)
+        return replace(start, calls=_good_calls(start, session)) if needs_calls else start
+    except (KeyboardInterrupt, Stop) as end:
+        return replace(_best(rivals), ended=INTERRUPTED if isinstance(end, KeyboardInterrupt) else STOPPED)
 
 
-def _score(found: BaseResult, student: dspy.Module, board: Evaluator, *, keep_traces: bool) -> Candidate:
-    """The best start; a base that was stopped may not have compared its best with the student: both run."""
-    starts = [instructions_of(found.program), instructions_of(student)][: 1 + found.stopped]
-    board.run([(start, example) for start in starts for example in board.examples], keep_traces=keep_traces)
+def _rivals(found: BaseResult, session: Session, *, reuse: bool) -> list[Start]:
+    """What the base found, and the student: on one board, if they differ in their instructions alone."""
+    student, rivals = session.task.student, list[Start]()
+    for program in (found.program, student):
+        if rivals and is_rewrite(student, found.program):
+            board = rivals[0].board
+        else:
+            board = session.evaluator(program, session.task.valset, "valset")
+            if reuse:
+                found.hand_over(program, board.add)
+        rivals.append(Start(program, instructions_of(program), board, {}))
+    return rivals
+
+
+def _best(rivals: Sequence[Start]) -> Start:
+    """The one with the highest score, and of equals the one that failed less often, or came first."""
+    complete = [rival for rival in rivals if rival.board.mean(rival.instructions) is not None] or rivals[:1]
+    return max(complete, key=lambda one: (one.board.mean(one.instructions) or 0.0, -_num_failed(one)))
+
+
+def _checked(start: Start, found: BaseResult) -> Start:
+    """A start that can be improved."""
+    board = start.board
     if board.outage is not None and not found.evaluated:
         raise EvaluationError(board.outage)
-    complete = [start for start in starts if board.mean(start) is not None] or starts[:1]
-    return max(complete, key=board.total)
+    runs = board.runs(start.instructions)
+    if runs and all(run.failure is not None for run in runs.values()):
+        reason = next(run.failure for run in runs.values())
+        raise EvaluationError(
+            f"The program must run on some of the validation examples; it failed on all {len(runs)} it was "
+            f"run on, first so: {reason}"
+        )
+    return start
 
 
-def _good_calls(start: Candidate, found: BaseResult, session: Session, board: Evaluator) -> Calls:
+def _num_failed(start: Start) -> int:
+    return start.board.num_failed(start.instructions)
+
+
+def _good_calls(start: Start, session: Session) -> Calls:
     """Calls of the start on the trainset; if it was not scored there, it runs on twice the shots."""
-    task = session.task
-    calls = board.good_calls(start) if task.selects_on_trainset else {}
+    task, candidate = session.task, start.instructions
+    calls = start.board.good_calls(candidate) if task.selects_on_trainset else {}
     if calls:
         return calls
-    runs = session.evaluator(found.program, task.trainset[: 2 * session.selection.shots], "trainset")
-    runs.run([(start, example) for example in runs.examples], keep_traces=True)
-    return runs.good_calls(start)
+    runs = session.evaluator(start.program, task.trainset[: 2 * session.selection.shots], "trainset")
+    runs.run([(candidate, example) for example in runs.examples], keep_traces=True)
+    return runs.good_calls(candidate)
