@@ -52,7 +52,20 @@ def test_a_seeded_half_is_kept_out_in_order():
     assert [example.review for example in task.holdout] == [str(n) for n in sorted(HELD)]
     assert numbers(split(seed=1).holdout) != HELD
     apart = split(valset=reviews(8))
-    assert (len(apart.trainset), len(apart.valset), len(apart.holdout)) == (16, 4, 4)
+    assert (len(apart.trainset), len(apart.valset), len(apart.holdout)) == (12, 4, 4)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_trainset_given_again_as_the_valset_goes_without_what_is_kept_out(order):
+    task = split(valset=reviews(16)[::order])
+    assert numbers(task.trainset) == numbers(task.valset) == set(range(16)) - numbers(task.holdout)
+    assert task.selects_on_trainset == (order == 1)
+
+
+def test_nothing_is_kept_out_of_a_valset_that_is_all_a_trainset_has(caplog):
+    task = make_task(student(), reviews(1) * 2, reviews(1) * 4).split(0.5, 0)
+    assert (len(task.trainset), len(task.valset), task.holdout) == (2, 4, [])
+    assert "No example is kept out" in caplog.text
 
 
 def test_only_a_large_set_gives_examples_up_by_itself():
@@ -124,7 +137,7 @@ def test_a_base_gets_the_validation_examples_but_for_what_is_kept_out():
     with dspy.context(lm=rule_lm(lambda system, user: "no"), adapter=CompactAdapter(), num_threads=1):
         DiffusionInfill(exact, **settings).compile(student(), trainset=reviews(20), valset=reviews())
     ((trainset, valset),) = given
-    assert (len(trainset), numbers(valset)) == (20, KEPT)
+    assert (numbers(trainset), numbers(valset)) == (KEPT | set(range(16, 20)), KEPT)
 
 
 def test_words_of_an_example_that_is_kept_out_are_not_let_in():

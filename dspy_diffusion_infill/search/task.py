@@ -36,7 +36,7 @@ class Task:
     """Of a log; condition the infilling besides."""
 
     def split(self, share: float | Literal["auto"], seed: int) -> Task:
-        """Keep some of the validation examples out, drawn at random.
+        """Keep some of the validation examples out, drawn at random; the trainset goes without them as well.
 
         Args:
             share: How many of them. "auto": a quarter if there are at least `AUTO_FROM`, else none.
@@ -49,8 +49,18 @@ class Task:
         if not out:
             return self
         kept = [example for n, example in enumerate(self.valset) if n not in out]
-        trainset = kept if self.selects_on_trainset else self.trainset
-        return replace(self, trainset=trainset, valset=kept, holdout=[self.valset[n] for n in sorted(out)])
+        holdout = [self.valset[n] for n in sorted(out)]
+        trainset = kept if self.selects_on_trainset else _without(self.trainset, holdout)
+        if not trainset:
+            logger.warning("No example is kept out of the search: the trainset would have none left.")
+            return self
+        return replace(self, trainset=trainset, valset=kept, holdout=holdout)
+
+
+def _without(examples: Sequence[dspy.Example], others: Iterable[dspy.Example]) -> list[dspy.Example]:
+    """The examples that equal none of the others, by what they show: an array in one has no single `==`."""
+    shown = set(map(repr, others))
+    return [example for example in examples if repr(example) not in shown]
 
 
 def make_task(
@@ -74,7 +84,9 @@ def make_task(
     selects = conditions if valset is None else _listed("valset", valset)
     check_examples("trainset", conditions)
     check_examples("valset", selects)
-    task = Task(student, conditions, selects, valset is None, traces=list(traces))
+    one_set = valset is None or list(map(repr, selects)) == list(map(repr, conditions))
+    selects = conditions if one_set else selects
+    task = Task(student, conditions, selects, one_set, traces=list(traces))
     check_traces(task.traces, [name for name, _ in student.named_predictors()])
     return task
 
