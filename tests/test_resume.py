@@ -3,6 +3,7 @@
 import random
 
 import dspy
+import pydantic
 import pytest
 from dspy.teleprompt import COPRO, Teleprompter
 
@@ -126,6 +127,43 @@ def test_a_pipeline_goes_on_with_the_calls_it_was_conditioned_on(tmp_path):
     assert CALLS == []
     assert outcome(again) == outcome(first)
     assert infiller.canvases[0].context[1].parts[0].startswith("n")
+
+
+class Stars(pydantic.BaseModel):
+    number: int
+
+
+class Typed(dspy.Signature):
+    """Rate the text."""
+
+    review: str = dspy.InputField()
+    rating: Stars = dspy.OutputField()
+
+
+@pytest.mark.parametrize(
+    ("module", "condition_on"), [(dspy.ChainOfThought, "examples"), (dspy.Predict, "traces")]
+)
+def test_a_program_with_pydantic_fields_pays_for_no_score_twice(module, condition_on, tmp_path):
+    def answer(system, user):
+        number = user.strip().split()[0] if obey(system, user) != "no" else "99"
+        rating = f'[[ ## rating ## ]]\n{{"number": {number}}}\n\n[[ ## completed ## ]]'
+        return f"[[ ## reasoning ## ]]\nr\n\n{rating}"
+
+    def compile_typed():
+        CALLS.clear()
+        infiller = ScriptedInfiller("Be warm", "Judge", "Be warm and five")
+        settings = {"infiller": infiller, "condition_on": condition_on}
+        examples = [
+            dspy.Example(review=str(n), rating=Stars(number=n)).with_inputs("review") for n in range(6)
+        ]
+        with dspy.context(lm=rule_lm(answer), adapter=dspy.ChatAdapter()):
+            return optimizer(tmp_path, **settings).compile(module(Typed), trainset=examples), infiller
+
+    (first, filled), paid = compile_typed(), len(CALLS)
+    (again, refilled), paid_again = compile_typed(), len(CALLS)
+    assert paid > paid_again == 0
+    assert outcome(again) == outcome(first)
+    assert refilled.canvases == filled.canvases
 
 
 @pytest.mark.filterwarnings("ignore")  # COPRO sets a deprecated prefix

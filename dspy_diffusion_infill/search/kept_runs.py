@@ -9,10 +9,14 @@ from dspy_diffusion_infill.search.fingerprint import digest
 from dspy_diffusion_infill.search.harvest import snapshot
 from dspy_diffusion_infill.search.journal import Journal
 from dspy_diffusion_infill.search.running import Run
+from dspy_diffusion_infill.search.trace_records import TraceRecords
 
 Prompt = tuple[tuple[str, str], ...]
 Place = tuple[Prompt, int]
 """A candidate, by its key, and the number of an example."""
+
+PLAIN = ("score", "feedback", "failure", "unscored")
+"""What JSON holds of every run."""
 
 
 class KeptRuns:
@@ -27,6 +31,7 @@ class KeptRuns:
 
     def __init__(self, journal: Journal | None, program: dspy.Module, role: str, meter: Meter) -> None:
         self._journal, self._role, self._meter = journal, role, meter
+        self._traces = TraceRecords(program)
         self._demos = snapshot(program, {}).demos
         self.num_found = 0
         """Runs that an earlier process had paid for."""
@@ -35,7 +40,9 @@ class KeptRuns:
         """Write a run down."""
         if self._journal is not None:
             used = {"tokens": self._meter.tokens, "usd": self._meter.usd}
-            self._journal.write(self._at(place), {**run.record(), **used})
+            plain = {name: getattr(run, name) for name in PLAIN}
+            trace = None if run.trace is None else self._traces.pack(run.trace)
+            self._journal.write(self._at(place), {**plain, "trace": trace, **used})
 
     def find(self, place: Place, *, needs_trace: bool) -> Run | None:
         """The run that an earlier process paid for, if any; one without a trace where none is needed."""
@@ -44,7 +51,8 @@ class KeptRuns:
             return None
         self._meter.catch_up(tokens=record["tokens"], usd=record["usd"])
         self.num_found += 1
-        return Run.of(record)
+        trace = None if record["trace"] is None else self._traces.unpack(record["trace"])
+        return Run(**{name: record[name] for name in PLAIN}, trace=trace)
 
     def _at(self, place: Place) -> tuple[str | int, ...]:
         prompt, example = place

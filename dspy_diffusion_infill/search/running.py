@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 import functools
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,6 @@ import dspy
 from dspy_diffusion_infill.errors import EvaluationError, Unscored
 from dspy_diffusion_infill.search import failures
 from dspy_diffusion_infill.search.budget import Meter
-from dspy_diffusion_infill.search.journal import is_faithful
 from dspy_diffusion_infill.search.metrics import Metric
 from dspy_diffusion_infill.search.variants import lm_for
 
@@ -39,21 +38,6 @@ class Run:
     unscored: str | None = None
     trace: tuple[Step, ...] | None = None
     """None if it was not kept."""
-
-    def record(self) -> dict[str, Any]:
-        """The run for a journal; without its trace, if JSON would change that."""
-        steps = [[step.predictor, step.inputs, step.outputs] for step in self.trace or ()]
-        plain = {name: getattr(self, name) for name in ("score", "feedback", "failure", "unscored")}
-        return {**plain, "trace": steps if self.trace is not None and is_faithful(steps) else None}
-
-    @classmethod
-    def of(cls, record: Mapping[str, Any]) -> Run:
-        """A run from a journal."""
-        steps = record["trace"]
-        return cls(
-            *(record[name] for name in ("score", "feedback", "failure", "unscored")),
-            trace=None if steps is None else tuple(Step(*step) for step in steps),
-        )
 
 
 Task = tuple[dspy.Module, int, bool]
