@@ -5,6 +5,7 @@ import pytest
 from dspy.teleprompt import COPRO, Teleprompter
 
 from dspy_diffusion_infill import Budget, CompactAdapter, Denoising, DiffusionInfill
+from dspy_diffusion_infill.errors import EvaluationError
 from dspy_diffusion_infill.prompts.program import instructions_of
 from dspy_diffusion_infill.search import failures
 from tests.doubles import ScriptedInfiller, exact, obey, reviews, rule_lm
@@ -156,3 +157,22 @@ def test_an_infiller_that_breaks_tells_the_best_so_far():
     with pytest.raises(RuntimeError, match="out of memory") as raised:
         compile_with(Failing(RuntimeError("CUDA out of memory")))
     assert raised.value.__notes__ == ["The best instructions so far score 0.3125: {'self': 'Be warm'}"]
+
+
+def test_a_program_that_fails_on_every_example_is_told_with_the_reason():
+    class Invalid(dspy.Predict):
+        def forward(self, **inputs):
+            raise type("LMInvalidRequestError", (Exception,), {})("Unsupported parameter: temperature")
+
+    with pytest.raises(EvaluationError, match=r"failed on all 16 .*Unsupported parameter: temperature"):
+        optimizer().compile(Invalid(student().signature), trainset=reviews())
+
+
+def test_reasons_of_failures_are_in_the_results():
+    own = dspy.Predict(dspy.Signature("review -> rating: int", "Rate the text."))
+    lm = rule_lm(lambda system, user: "none" if user == "3" else user)
+    with dspy.context(lm=lm):
+        tuned = optimizer(metric=lambda e, p: 0.5).compile(own, trainset=reviews(8))
+    results = tuned.detailed_results
+    assert sum(results["failures"].values()) == results["num_failures"] > 0
+    assert all("AdapterParseError" in reason for reason in results["failures"])

@@ -87,7 +87,7 @@ def test_an_answer_that_cannot_be_parsed_counts_as_the_lowest_score():
     with dspy.context(lm=garbled, adapter=CompactAdapter()):
         board = evaluator(lambda e, p: -2.0, program)
         run(board, VAGUE, WARM)
-    assert (board.total(VAGUE), board.total(WARM), board.num_failures) == (-16.0, -16.0, 8)
+    assert (board.total(VAGUE), board.total(WARM), board.failures.total) == (-16.0, -16.0, 8)
     assert (board.num_failed(VAGUE), board.num_failed(WARM)) == (0, 8)
 
 
@@ -107,6 +107,86 @@ def test_any_other_failure_is_raised_and_names_the_example(error, lm):
         run(board, {"rate": "Rate it."})
 
 
+class Fragile(dspy.Module):
+    """Raises on answers that it cannot read, or on everything once it is broken."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.rate, self.error, self.state = dspy.Predict("review -> rating"), error, {"broken": False}
+
+    def forward(self, review):
+        rating = self.rate(review=review).rating
+        if self.state["broken"] or rating == "no":
+            raise self.error
+        return dspy.Prediction(rating=rating)
+
+    def __deepcopy__(self, memo):
+        copied = Fragile(self.error)
+        copied.rate, copied.state = self.rate.deepcopy(), self.state
+        return copied
+
+
+GOOD, ODD, BAD = {"rate": "Be warm: five."}, {"rate": "Be warm."}, {"rate": "Judge."}
+
+
+def fragile(error=None, **settings):
+    """GOOD answers all of 8 examples, ODD 5 of them, BAD none."""
+    return evaluator(program=Fragile(error or ValueError("invalid literal for int()")), **settings)
+
+
+def test_an_error_that_a_candidate_brings_about_is_its_failure(lm):
+    board = fragile()
+    assert run(board, GOOD)
+    assert run(board, BAD, ODD)
+    assert [board.num_failed(candidate) for candidate in (GOOD, BAD, ODD)] == [0, 8, 3]
+    assert (board.total(BAD), board.total(ODD)) == (0.0, 5.0)
+    assert board.failures.counts == {"ValueError: invalid literal for int()": 11}
+    assert (board._meter.spent, lm.engine.num_calls) == (24, 25)  # GOOD ran once more, unscored
+
+
+def test_a_start_may_raise_on_one_odd_answer_but_not_on_many(lm):
+    program = Fragile(ValueError("bad"))
+    examples = reviews(16)
+    board = Evaluator(program, metric=Metric(exact), examples=examples, role="valset", num_threads=2,
+                      meter=Meter(Budget(metric_calls=99)), max_unscored=0.2)  # fmt: skip
+    most = {"rate": "Be warm: five is best."}  # 15 of 16
+    assert run(board, most)
+    assert board.num_failed(most) == 1
+    with pytest.raises(EvaluationError, match="failed on valset example 5: ValueError"):
+        run(fragile(num_threads=1), ODD)
+
+
+def test_a_program_that_breaks_on_the_way_is_no_candidates_fault(lm):
+    board = fragile()
+    run(board, GOOD)
+    board._variants._program.state["broken"] = True
+    with pytest.raises(EvaluationError, match="failed on valset example 0: ValueError"):
+        run(board, BAD)
+
+
+def test_a_module_of_dspys_that_gives_up_is_the_candidates_failure(lm):
+    namespace = {"__name__": "dspy.predict.program_of_thought"}
+    exec("def give_up(): raise RuntimeError('Max hops reached.')", namespace)
+
+    class Coding(Broken):
+        def forward(self, review):
+            namespace["give_up"]()
+
+    board = evaluator(program=Coding(None))
+    run(board, {"rate": "Rate it."})
+    assert board.failures.counts == {"RuntimeError: Max hops reached.": 8}
+
+
+def test_no_prediction_is_a_failure(lm):
+    class Nothing(Broken):
+        def forward(self, review):
+            return None
+
+    board = evaluator(program=Nothing(None))
+    run(board, {"rate": "Rate it."})
+    assert board.failures.counts == {"The program returned no prediction.": 8}
+
+
 def failing(*errors, of=exact):
     """A metric that raises these first, one a call."""
     left = list(errors)
@@ -123,7 +203,7 @@ def test_an_outage_is_waited_out_and_costs_no_score(lm, monkeypatch):
     monkeypatch.setattr(failures, "PAUSES", (0, 0))
     board = evaluator(failing(ConnectionError("reset"), TimeoutError("late")), num_threads=1)
     assert run(board, WARM)
-    assert (board.total(WARM), board.num_failures, board.outage, board._meter.spent) == (5.0, 0, None, 8)
+    assert (board.total(WARM), board.failures.total, board.outage, board._meter.spent) == (5.0, 0, None, 8)
 
 
 def test_an_outage_that_lasts_ends_the_runs_keeps_the_scores_and_returns_permits(lm, monkeypatch):

@@ -11,6 +11,7 @@ import dspy
 
 from dspy_diffusion_infill.errors import MetricError
 from dspy_diffusion_infill.prompts.candidates import Candidate, key
+from dspy_diffusion_infill.search.blame import Blame
 from dspy_diffusion_infill.search.budget import Meter
 from dspy_diffusion_infill.search.extremes import Extremes
 from dspy_diffusion_infill.search.gains import Gain, paired_gain
@@ -18,6 +19,7 @@ from dspy_diffusion_infill.search.hardness import Hardness
 from dspy_diffusion_infill.search.journal import Journal
 from dspy_diffusion_infill.search.kept_runs import KeptRuns, Place, Prompt
 from dspy_diffusion_infill.search.metrics import Metric, score_set
+from dspy_diffusion_infill.search.reasons import Reasons
 from dspy_diffusion_infill.search.repeats import averaged, noise_floor
 from dspy_diffusion_infill.search.running import Run, Runner
 from dspy_diffusion_infill.search.selection import SetMetric
@@ -27,9 +29,10 @@ from dspy_diffusion_infill.search.variants import Variants
 class Evaluator:
     """Scores candidates of one program on a set of examples.
 
-    A failure of the candidate (its text made an answer that cannot be parsed, or a prompt that is too long)
-    is scored as the lowest score there is, and counted. An outage is waited out; if it lasts, nothing more is
-    run. Any other failure is raised. Neither is ever a score. An example that the metric could not judge
+    A failure of the candidate (its text made an answer that cannot be parsed, a prompt that is too long, or
+    an error of a program that `Blame` does not take for broken) is scored as the lowest score there is, and
+    counted. An outage is waited out; if it lasts, nothing more is run. Any other failure is raised. Neither
+    is ever a score. An example that the metric could not judge
     counts for no candidate from then on.
 
     Args:
@@ -68,14 +71,15 @@ class Evaluator:
         self._examples, self._set_metric = examples, set_metric
         self._runner = Runner(metric, examples, role=role, meter=meter, num_threads=num_threads)
         self._kept = KeptRuns(journal, program, role, meter)
+        self._blame = Blame(self._runner, self._variants, len(examples))
         self._order = list(range(repeats * len(examples)))
         self._runs: dict[Prompt, dict[int, Run]] = {}
         # a mean takes a failure for the lowest score there may be, a set metric for the lowest value it has
         self.seen, self._hardness = Extremes(max_score, None if set_metric else 0.0), Hardness()
         self.unscored: dict[int, str] = {}
         """Examples that count for no candidate, with the metric's reason."""
-        self.num_failures = 0
-        """Runs that failed by the candidate's fault."""
+        self.failures = Reasons()
+        """Why runs failed by the candidate's fault."""
 
     @property
     def num_resumed(self) -> int:
@@ -199,7 +203,10 @@ class Evaluator:
         get, size = self._variants.get, self._num_examples
         tasks = ((get(one, place[1] // size), place[1], keep_traces) for place, one in wanted.items())
         runs = self._runner.run_all(tasks, len(places), keep)
-        return {place: run for place, run in zip(places, runs, strict=True) if run is not None}
+        done = {place: run for place, run in zip(places, runs, strict=True) if run is not None}
+        for place in self._blame.check(done):
+            self._kept.keep(place, done[place])
+        return done
 
     def _score_set(self, examples: Sequence[int], scores: Sequence[float]) -> float:
         if self._set_metric is None:
@@ -218,7 +225,9 @@ class Evaluator:
 
     def _record(self, place: Place, run: Run) -> None:
         self._runs.setdefault(place[0], {}).setdefault(place[1], run)
-        self.num_failures += run.failure is not None
+        if run.failure is not None:
+            self.failures.add(run.failure)
+        self._blame.learn(place, run)
         if run.unscored is not None:
             self.unscored[place[1]] = run.unscored
         else:

@@ -6,6 +6,7 @@ and the provider's own client before DSPy 3.2. Pure: no dspy, no torch.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -39,8 +40,8 @@ PAUSES = (1.0, 4.0, 16.0)
 
 
 def is_prompts_fault(error: BaseException) -> bool:
-    """Whether a prompt is to blame for an error; if not, the error says nothing about the prompt."""
-    return bool(_names(error) & PROMPT) and not _names(error) & REFUSAL
+    """Whether a prompt is to blame for an error; if not, the error may say nothing about the prompt."""
+    return (bool(_names(error) & PROMPT) and not _names(error) & REFUSAL) or _gave_up(error)
 
 
 def is_outage(error: BaseException) -> bool:
@@ -83,6 +84,13 @@ def retry(call: Callable[[], Answer], pauses: Sequence[float], wait: Callable[[f
 def describe(error: BaseException) -> str:
     """An error in one line."""
     return f"{type(error).__name__}: {error}"
+
+
+def _gave_up(error: BaseException) -> bool:
+    """Whether a module of DSPy made nothing of what the LM wrote, as ProgramOfThought after its last try."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    module = frames[-1].f_globals.get("__name__", "") if frames else ""
+    return type(error) is RuntimeError and module.startswith("dspy.predict.")
 
 
 def _first_known(error: BaseException) -> set[str] | None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextvars
 import functools
+import math
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import dspy
 
@@ -38,6 +40,8 @@ class Run:
     unscored: str | None = None
     trace: tuple[Step, ...] | None = None
     """None if it was not kept."""
+    crashed: bool = False
+    """Whether it failed by an error that may be the program's own."""
 
 
 Task = tuple[dspy.Module, int, bool]
@@ -61,6 +65,9 @@ class Runner:
         self._metric, self._examples, self._role = metric, examples, role
         self._meter, self._num_threads = meter, num_threads
         self._stop = threading.Event()
+        self.max_crashes = math.inf
+        """Errors of the program's own after which nothing more is begun."""
+        self._crashes: dict[int, EvaluationError] = {}
         self.outage: str | None = None
         """The error that every try ended in; nothing is run from then on."""
 
@@ -75,11 +82,12 @@ class Runner:
             keep: Called with the number of a task and its run, in the task's thread as soon as it is done.
 
         Raises:
-            EvaluationError: If a program failed for a reason that says nothing about its prompt.
+            EvaluationError: If a service refuses the program.
             MetricError: If the metric raised or returned no number.
         """
         if not count:
             return []
+        self._crashes.clear()
         begun: list[int] = []
         try:
             with ThreadPoolExecutor(self._num_threads) as pool:
@@ -115,9 +123,27 @@ class Runner:
             self.outage, run = str(error), None
         if run is None:
             self._meter.give_back(1)
-        else:
+        elif not run.crashed:
             keep(number, run)
         return run
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether programs raised on too many of the last runs' examples."""
+        return len(self._crashes) > self.max_crashes
+
+    def raise_crash(self) -> NoReturn:
+        """Raise what a program raised, on the first example of the last runs on which it did."""
+        raise self._crashes[min(self._crashes)]
+
+    def check(self, program: dspy.Module, example: int) -> None:
+        """Raise what a program raised in the last runs, if one that went well does not go well again."""
+        repeat, number = divmod(example, len(self._examples))
+        try:
+            with _apart(repeat):
+                program(**self._examples[number].inputs())
+        except Exception:  # noqa: BLE001  (whatever it is, it is not the candidates' fault)
+            self.raise_crash()
 
     def _wait(self, pause: float) -> bool:
         """Wait before another try; whether there is to be none."""
@@ -128,16 +154,13 @@ class Runner:
             return None
         repeat, number = divmod(example, len(self._examples))
         where = f"{self._role} example {number}"
-        # a trace of its own (Refine and BestOfN need one), and no growth of the global trace and history
-        with dspy.context(trace=[], disable_history=True, lm=lm_for(dspy.settings.lm, repeat)):
+        with _apart(repeat):
             try:
                 prediction = program(**self._examples[number].inputs())
-            except Exception as error:
-                if not failures.is_prompts_fault(error):
-                    raise EvaluationError(
-                        f"The program failed on {where}: {failures.describe(error)}"
-                    ) from error
-                return Run(failure=failures.describe(error))
+            except Exception as error:  # noqa: BLE001  (programs are the user's)
+                return self._failed(error, number, where)
+            if prediction is None:
+                return Run(failure="The program returned no prediction.")
             trace = _steps(program) if keep_trace else None
             try:
                 verdict = self._metric(self._examples[number], prediction, where=where)
@@ -146,6 +169,25 @@ class Runner:
         if verdict.feedback is None and trace is None:
             return _scored(verdict.score)
         return Run(verdict.score, verdict.feedback, trace=trace)
+
+    def _failed(self, error: Exception, number: int, where: str) -> Run:
+        """A run that raised; what says nothing about any prompt is raised at once."""
+        failure = failures.describe(error)
+        if failures.is_prompts_fault(error):
+            return Run(failure=failure)
+        raised = EvaluationError(f"The program failed on {where}: {failure}")
+        raised.__cause__ = error
+        if failures.is_outage(error) or failures.is_refusal(error):
+            raise raised
+        self._crashes[number] = raised
+        if self.is_broken:
+            self._stop.set()
+        return Run(failure=failure, crashed=True)
+
+
+def _apart(repeat: int) -> AbstractContextManager[None]:
+    """A trace of its own (Refine and BestOfN need one), and no growth of the global trace and history."""
+    return dspy.context(trace=[], disable_history=True, lm=lm_for(dspy.settings.lm, repeat))
 
 
 @functools.lru_cache(maxsize=1024)

@@ -96,7 +96,7 @@ def _checked(start: Start, found: BaseResult) -> Start:
     if board.outage is not None and not found.evaluated:
         raise EvaluationError(board.outage)
     runs = board.runs(start.instructions)
-    if runs and all(run.failure is not None for run in runs.values()):
+    if len(runs) == len(board.examples) and all(run.failure for run in runs.values()):
         reason = next(run.failure for run in runs.values())
         raise EvaluationError(
             f"The program must run on some of the validation examples; it failed on all {len(runs)} it was "
