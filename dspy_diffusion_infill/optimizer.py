@@ -28,8 +28,8 @@ from dspy_diffusion_infill.search.metrics import Metric
 from dspy_diffusion_infill.search.opening import open_session
 from dspy_diffusion_infill.search.presets import PAPER
 from dspy_diffusion_infill.search.proposals import Proposer
+from dspy_diffusion_infill.search.rehearsal import rehearse
 from dspy_diffusion_infill.search.review import Review
-from dspy_diffusion_infill.search.rounds import check_scorer
 from dspy_diffusion_infill.search.selection import Selection
 from dspy_diffusion_infill.search.session import Callback, Session, told_apart
 from dspy_diffusion_infill.search.settings import check_settings, plain_settings
@@ -45,9 +45,9 @@ class DiffusionInfill(Teleprompter):
     A window of the instructions is masked inside the program's own prompt, beside examples with their
     reference outputs; the infiller fills it several times; the fillings compete on the validation examples;
     the winner stays if it beats what was there. Then the next window. Always holds: the returned program
-    scores at least as high on the validation examples as the program the search started from (the student, or
-    what `base` made of it); text outside accepted windows is the same to the byte; the student, the base, the
-    examples and the LMs are not modified.
+    scores at least as high on the validation examples as what `base` made of the student, and as the student
+    (if the budget scored both); text outside accepted windows is the same to the byte; the student, the base,
+    the examples and the LMs are not modified.
 
     Source: prompt infilling (arXiv:2604.03677). Where the paper is silent, ties keep what was there, and
     candidates race (`Selection`); `paper` has its settings alone.
@@ -174,12 +174,13 @@ class DiffusionInfill(Teleprompter):
         Raises:
             SettingsError: If an argument breaks its rule; nothing was spent.
             InfillerUnavailableError: If no infiller answers; nothing was spent.
+            CanvasError: If a prompt cannot be laid out for the infiller; nothing was spent.
             MetricError: If the metric raised, or returned no number.
             EvaluationError: If the program failed for a reason that says nothing about its prompt.
         """
         check_base_arguments(self.base, teacher, base_kwargs)
         session = open_session(vars(self), self._metric(), student, trainset, valset, traces)
-        task, infiller = session.task, self._connect()
+        task, infiller = session.task, self._connect(student)
         session.announce(self.base, infiller)
         settings = self.get_params() | {"base_kwargs": dict(base_kwargs or {})}
         marks = fingerprint(task, metric=session.metric, infiller=infiller, settings=settings)
@@ -208,7 +209,7 @@ class DiffusionInfill(Teleprompter):
         Takes what `compile` takes, and raises what it raises before anything is spent.
         """
         session = open_session(vars(self), self._metric(), student, trainset, valset, traces=None)
-        infiller = self._connect()
+        infiller = self._connect(student)
         locks = program_locks(student, self.lock)
         return estimate(
             session.meter.budget,
@@ -227,8 +228,8 @@ class DiffusionInfill(Teleprompter):
     def _metric(self) -> Metric:
         return choose_metric(self.metric, self.base)
 
-    def _connect(self) -> Infiller:
-        return check_scorer(connect(self.infiller, self.denoising), self.masking, self.selection.screen)
+    def _connect(self, student: dspy.Module) -> Infiller:
+        return rehearse(vars(self), student, connect(self.infiller, self.denoising))
 
     def _proposer(self, start: Start, session: Session, infiller: Infiller) -> Proposer:
         return Proposer(

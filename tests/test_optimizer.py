@@ -20,7 +20,13 @@ from dspy_diffusion_infill import (
     Selection,
     SlidingWindow,
 )
-from dspy_diffusion_infill.errors import EvaluationError, InfillerUnavailableError, MetricError, SettingsError
+from dspy_diffusion_infill.errors import (
+    CanvasError,
+    EvaluationError,
+    InfillerUnavailableError,
+    MetricError,
+    SettingsError,
+)
 from dspy_diffusion_infill.prompts.program import instructions_of
 from dspy_diffusion_infill.search import failures, usage
 from dspy_diffusion_infill.search.usage import COUNTS_USAGE
@@ -614,6 +620,23 @@ def test_without_a_served_model_nothing_is_spent(student, lm, monkeypatch):
     monkeypatch.setenv("DIFFUSION_INFILL_URL", "http://127.0.0.1:9")
     with pytest.raises(InfillerUnavailableError, match=r"No served model answers at http://127.0.0.1:9"):
         DiffusionInfill(exact).compile(student, trainset=reviews())
+    assert lm.engine.num_calls == 0
+
+
+class Hiding(CompactAdapter):
+    def format(self, signature, demos, inputs):
+        return super().format(signature.with_instructions("Hidden."), demos, inputs)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "length", "message"),
+    [(Hiding(), 10_000, "instructions"), (CompactAdapter(), 5, "at most 5 tokens, the context length")],
+)
+def test_a_prompt_that_cannot_be_infilled_is_told_before_any_call(adapter, length, message, student, lm):
+    unfit = optimizer(ScriptedInfiller("x", context_length=length))
+    for call in (unfit.compile, unfit.estimate):
+        with dspy.context(adapter=adapter), pytest.raises(CanvasError, match=message):
+            call(student, trainset=reviews())
     assert lm.engine.num_calls == 0
 
 

@@ -95,12 +95,11 @@ def _checked(start: Start, found: BaseResult) -> Start:
     board = start.board
     if board.outage is not None and not found.evaluated:
         raise EvaluationError(board.outage)
-    runs = board.runs(start.instructions)
-    if len(runs) == len(board.examples) and all(run.failure for run in runs.values()):
-        reason = next(run.failure for run in runs.values())
+    failures = [run.failure for run in board.runs(start.instructions).values()]
+    if failures and all(failures) and len(failures) == len(board.examples):
         raise EvaluationError(
-            f"The program must run on some of the validation examples; it failed on all {len(runs)} it was "
-            f"run on, first so: {reason}"
+            "The program must run on some of the validation examples; it failed on all "
+            f"{len(failures)}, first so: {failures[0]}"
         )
     return start
 
