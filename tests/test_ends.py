@@ -176,3 +176,12 @@ def test_reasons_of_failures_are_in_the_results():
     results = tuned.detailed_results
     assert sum(results["failures"].values()) == results["num_failures"] > 0
     assert all("AdapterParseError" in reason for reason in results["failures"])
+
+
+def test_a_start_without_a_readable_answer_is_searched_from_with_a_warning(caplog):
+    """Another prompt may bring the form that is missing."""
+    with dspy.context(lm=rule_lm(lambda system, user: "no form at all"), adapter=dspy.ChatAdapter()):
+        tuned = optimizer().compile(student(), trainset=reviews())
+    assert tuned.detailed_results["metric_calls"] > 16
+    said = "No answer of the program can be read yet: on the validation examples it failed on all 16"
+    assert said in caplog.text

@@ -20,6 +20,9 @@ from dspy_diffusion_infill.search.budget import Meter
 from dspy_diffusion_infill.search.metrics import Metric
 from dspy_diffusion_infill.search.variants import lm_for
 
+NO_PREDICTION = "The program returned no prediction."
+"""As Refine does when every try failed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -160,7 +163,7 @@ class Runner:
             except Exception as error:  # noqa: BLE001  (programs are the user's)
                 return self._failed(error, number, where)
             if prediction is None:
-                return Run(failure="The program returned no prediction.")
+                return Run(failure=NO_PREDICTION)
             trace = _steps(program) if keep_trace else None
             try:
                 verdict = self._metric(self._examples[number], prediction, where=where)

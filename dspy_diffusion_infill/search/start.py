@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,7 +17,10 @@ from dspy_diffusion_infill.search.base import BaseResult
 from dspy_diffusion_infill.search.counting import Stop
 from dspy_diffusion_infill.search.evaluation import Evaluator
 from dspy_diffusion_infill.search.harvest import is_rewrite
+from dspy_diffusion_infill.search.running import NO_PREDICTION
 from dspy_diffusion_infill.search.session import Session
+
+logger = logging.getLogger(__name__)
 
 Calls = Mapping[str, Sequence[Mapping[str, Any]]]
 """Fields of calls, by predictor name."""
@@ -26,6 +30,10 @@ INTERRUPTED = "interrupted"
 """Why a search ended that the user ended."""
 STOPPED = "stopped by the optimizer that it is the base of"
 """Why a search ended whose metric may be called no more."""
+
+
+ANSWERED = ("AdapterParseError", "RuntimeError", NO_PREDICTION)
+"""How failures begin that another prompt may mend: there was an answer, but it could not be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +61,7 @@ def find_start(found: BaseResult, session: Session, *, reuse: bool) -> Start:
         reuse: Whether the base's scores are those of this run's metric.
 
     Raises:
-        EvaluationError: If the program fails on every example, or an outage kept the student from being
+        EvaluationError: If no request is answered on any example, or an outage kept the student from being
             scored, and there is no other program to lose.
     """
     rivals = _rivals(found, session, reuse=reuse)
@@ -95,12 +103,13 @@ def _checked(start: Start, found: BaseResult) -> Start:
     board = start.board
     if board.outage is not None and not found.evaluated:
         raise EvaluationError(board.outage)
-    failures = [run.failure for run in board.runs(start.instructions).values()]
-    if failures and all(failures) and len(failures) == len(board.examples):
-        raise EvaluationError(
-            "The program must run on some of the validation examples; it failed on all "
-            f"{len(failures)}, first so: {failures[0]}"
-        )
+    failed = [run.failure for run in board.runs(start.instructions).values() if run.failure]
+    if not failed or len(failed) < len(board.examples):
+        return start
+    said = f"it failed on all {len(failed)}, first so: {failed[0]}"
+    if not any(failure.startswith(ANSWERED) for failure in failed):
+        raise EvaluationError(f"The program must run on some of the validation examples; {said}")
+    logger.warning("No answer of the program can be read yet: on the validation examples %s", said)
     return start
 
 
