@@ -1,5 +1,7 @@
 """Screening: fillings with which the infiller does not expect the reference outputs cost no program run."""
 
+import math
+
 import dspy
 import pytest
 from hypothesis import given, settings
@@ -52,9 +54,9 @@ def test_the_best_share_is_scored_and_the_others_are_rejected_with_what_they_wer
     (trial,) = screened.trial_logs
     assert [tried["text"] for tried in trial["candidates"]] == ["Be warm and five"]
     assert {refused["text"]: refused["reason"] for refused in trial["rejected"]} == {
-        "Judge": "screened out: reference outputs +0 nats a token likelier",
-        "Grade": "screened out: reference outputs +0 nats a token likelier",
-        "Be warm": "screened out: reference outputs +1 nats a token likelier",
+        "Judge": "screened out: reference outputs +0.000 likelier",
+        "Grade": "screened out: reference outputs +0.000 likelier",
+        "Be warm": "screened out: reference outputs +0.086 likelier",
     }
 
 
@@ -122,10 +124,21 @@ def test_examples_that_do_not_fit_are_left_out_and_without_any_nothing_is_said()
         (Message.text("user", text), Message.text("assistant", "y z")) for text in ("u", "u " * 20)
     )
     infiller = Judging(context_length=6)
-    assert expectations([prompt], [short, long], infiller) == [-3.0]
+    assert expectations([prompt], [short, long], infiller) == [pytest.approx(math.exp(-3))]
     assert len(infiller.asked) == 1
     assert expectations([prompt], [long], infiller) is None
     assert expectations([prompt], [], infiller) is None
+
+
+def test_one_answer_that_a_prompt_is_very_wrong_about_does_not_outweigh_the_others():
+    prompts = [(Message.text("system", text),) for text in ("sure", "unsure")]
+    examples = [(Message.text("user", text), Message.text("assistant", "y")) for text in ("a", "b", "c", "d")]
+    infiller = Judging()
+    # the first is right on three of four examples, and far off on one; the second is never right
+    infiller.nll_per_token = lambda canvases, texts: [0.1, 1.2, 0.1, 1.2, 0.1, 1.2, 20.0, 1.2]
+    first, second = expectations(prompts, examples, infiller)
+    assert (first, second) == (pytest.approx(3 / 4 * math.exp(-0.1)), pytest.approx(math.exp(-1.2)))
+    assert first > second
 
 
 def test_an_infiller_that_cannot_score_is_refused_before_any_call():

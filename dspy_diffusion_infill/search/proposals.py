@@ -75,7 +75,7 @@ class Proposal:
             if stays:
                 kept.append(candidate)
             else:
-                reason = f"screened out: reference outputs {worth:+.3g} nats a token likelier"
+                reason = f"screened out: reference outputs {worth:+.3f} likelier"
                 rejected.append(Rejected(window.filling_of(self.base[name], candidate[name]), reason))
         return replace(self, candidates=kept, rejected=rejected)
 

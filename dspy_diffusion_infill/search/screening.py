@@ -13,8 +13,8 @@ from typing import Protocol
 
 from dspy_diffusion_infill.prompts.canvas import Canvas, Infiller, Masked, Message, Scorer
 
-MAX_EXAMPLES = 4
-"""On which prompts are screened: each costs a pass of the model a filling."""
+MAX_EXAMPLES = 16
+"""On which prompts are screened: each costs a pass of the model a filling, far less than the filling did."""
 
 Turns = tuple[Message, ...]
 
@@ -42,7 +42,7 @@ class Screen:
         """Say of each filling of a batch whether it stays.
 
         Args:
-            worths: How much likelier each makes the reference outputs, in nats per token.
+            worths: How much likelier each makes the reference outputs.
         """
         for worth in worths:
             insort(self._seen, worth)
@@ -55,7 +55,11 @@ class Screen:
 def expectations(
     prompts: Sequence[Turns], examples: Sequence[Turns], infiller: ScoringInfiller
 ) -> list[float] | None:
-    """How likely each prompt makes the reference outputs, in nats per token; the mean over the examples.
+    """How likely each prompt makes a token of the reference outputs, 0 to 1; the mean over the examples.
+
+    Within an example tokens have their geometric mean. Over examples it is not the mean log-likelihood that
+    ranks prompts as a metric does (docs/log.md): one example that a prompt is very wrong about would outweigh
+    all others.
 
     Args:
         prompts: Messages without masks.
@@ -74,7 +78,8 @@ def expectations(
         return None
     flat = [each for row in fitting for each in row]
     found = infiller.nll_per_token([canvas for canvas, _ in flat], [_texts(texts) for _, texts in flat])
-    return [-fmean(found[n :: len(prompts)]) for n in range(len(prompts))]
+    likely = [math.exp(-nll) for nll in found]
+    return [fmean(likely[n :: len(prompts)]) for n in range(len(prompts))]
 
 
 def _question(prompt: Turns, example: Turns) -> Canvas:
