@@ -75,8 +75,10 @@ def read_weights(start: Start, folder: Path | None = None) -> PreTrainedModel:
     """
     load = llada.load if start.family == "llada" else dream.load
     placement = Placement(torch.device("cpu"), torch.float32)
-    decoder = load(folder or start.folder, name=start.source, placement=placement)
-    return decoder.network.requires_grad_(True).train()
+    network = load(folder or start.folder, name=start.source, placement=placement).network
+    # With these, a checkpoint is saved under the published names, which Trainer does not read back.
+    vars(network).pop("_weight_conversions", None)
+    return network.requires_grad_(True).train()
 
 
 def _num_parameters(folder: Path) -> int:

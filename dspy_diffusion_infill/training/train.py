@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 
-from dspy_diffusion_infill.errors import SettingsError
+from dspy_diffusion_infill.errors import ModelError, SettingsError
 from dspy_diffusion_infill.training.loss import IGNORED, masked_losses
 
 
@@ -100,6 +100,16 @@ class MaskedDiffusionTrainer(Trainer):
         measured = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         self.log(dict(measured))
         return measured
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        # Trainer itself only warns, and goes on with weights that were not trained.
+        tied = cast(PreTrainedModel, self.model).all_tied_weights_keys
+        missing = set(load_result.missing_keys) - {*tied, *tied.values()}
+        if odd := sorted({*missing, *load_result.unexpected_keys}):
+            raise ModelError(
+                "The checkpoint that training goes on from must hold this model's weights, and no others; "
+                f"{odd[0]!r} and {len(odd) - 1} more do not fit. Remove the run's work folder to begin anew."
+            )
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
         # The order is part of the recipe: batches know their own seeds.

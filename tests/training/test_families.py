@@ -1,21 +1,26 @@
 """Published LLaDA and Dream checkpoints are trained, and what comes out is read again, here and elsewhere."""
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from dspy_diffusion_infill.engine import dream
 from dspy_diffusion_infill.engine.model import load
 from dspy_diffusion_infill.engine.vocabulary import Vocabulary
+from dspy_diffusion_infill.errors import ModelError
 from dspy_diffusion_infill.prompts.canvas import Message
 from dspy_diffusion_infill.training.data import encode
-from dspy_diffusion_infill.training.finetune import finetune, prepare
+from dspy_diffusion_infill.training.finetune import Plan, finetune, prepare
 from dspy_diffusion_infill.training.loss import IGNORED
 from dspy_diffusion_infill.training.settings import Settings
 from dspy_diffusion_infill.training.start import read_start
+from dspy_diffusion_infill.training.updates import Updates
 from tests.engine.checkpoints import PUBLISHED, make_tokenizer, published_weights, write_checkpoint
 from tests.training.conftest import write_rows
 
@@ -37,6 +42,12 @@ def write_dream(folder: Path) -> Path:
     return folder
 
 
+def write_tied(folder: Path) -> Path:
+    weights = published_weights()
+    del weights["model.transformer.ff_out.weight"]
+    return write_checkpoint(folder, dict(PUBLISHED, weight_tying=True), weights)
+
+
 @pytest.fixture(params=["llada", "dream"])
 def published(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     if request.param == "dream":
@@ -44,15 +55,20 @@ def published(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return write_checkpoint(tmp_path / "llada", PUBLISHED, published_weights())
 
 
-def test_a_published_checkpoint_is_trained_and_read_again(published: Path, tmp_path: Path):
-    data = write_rows(tmp_path / "data.jsonl", [{"prompt": f"Rate {n}.", "response": "4"} for n in range(9)])
-    settings = Settings(
-        learning_rate=1e-2, batch=2, num_batches=1, max_tokens=96, updates=1, held_out=1, use_cpu=True,
-        pack=True,
-    )  # fmt: skip
+@pytest.fixture
+def data(tmp_path: Path) -> str:
+    return write_rows(tmp_path / "data.jsonl", [{"prompt": f"Rate {n}.", "response": "4"} for n in range(9)])
+
+
+SETTINGS = Settings(
+    learning_rate=1e-2, batch=2, num_batches=1, max_tokens=96, updates=1, held_out=1, use_cpu=True, pack=True
+)
+
+
+def test_a_published_checkpoint_is_trained_and_read_again(published: Path, data: str, tmp_path: Path):
     start = read_start(str(published))
     assert start.family == published.name
-    finetune(prepare(start, [data], settings), tmp_path / "out")
+    finetune(prepare(start, [data], SETTINGS), tmp_path / "out")
     ours, before = (
         load(str(folder), device="cpu", dtype="float32") for folder in (tmp_path / "out", published)
     )
@@ -66,6 +82,57 @@ def test_a_published_checkpoint_is_trained_and_read_again(published: Path, tmp_p
     logits = plain.eval()(input_ids=ids).logits[wanted.roll(-shift, 1)]
     torch.testing.assert_close(ours.logits(ids, everything, wanted), logits, atol=1e-4, rtol=1e-4)
     assert (before.logits(ids, everything, wanted) - logits).abs().max() > 1e-2
+
+
+@pytest.fixture
+def cut_short(monkeypatch: pytest.MonkeyPatch) -> Callable[[Plan, Path], None]:
+    """Runs a plan until its third update is drawn."""
+
+    def run(plan: Plan, output: Path) -> None:
+        draw = Updates._draw
+
+        def interrupted(self: Updates, update: int):
+            if update == 2:
+                raise KeyboardInterrupt
+            return draw(self, update)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Updates, "_draw", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                finetune(plan, output)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "write",
+    [write_dream, write_tied, lambda folder: write_checkpoint(folder, PUBLISHED, published_weights())],
+)
+def test_a_published_checkpoints_run_cut_short_ends_as_an_uninterrupted_one(
+    write: Callable[[Path], Path], data: str, tmp_path: Path, cut_short: Callable[[Plan, Path], None]
+):
+    settings = replace(SETTINGS, stages=("fs",), updates=3, save_updates=1)
+    plan = prepare(read_start(str(write(tmp_path / "start"))), [data], settings)
+    finetune(plan, tmp_path / "whole")
+    cut_short(plan, tmp_path / "broken")
+    finetune(plan, tmp_path / "broken")
+    whole, broken = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "broken"))
+    for name, value in whole.items():
+        torch.testing.assert_close(broken[name], value, atol=1e-6, rtol=0)
+
+
+def test_a_checkpoint_whose_weights_do_not_fit_is_not_gone_on_from(
+    published: Path, data: str, tmp_path: Path, cut_short: Callable[[Plan, Path], None]
+):
+    settings = replace(SETTINGS, stages=("fs",), updates=3, save_updates=1)
+    plan = prepare(read_start(str(published)), [data], settings)
+    cut_short(plan, tmp_path / "out")
+    path = tmp_path / "out-work" / "0-fs" / "checkpoint-1" / "model.safetensors"
+    weights = load_file(path)
+    weights["model.transformer.ln_f.weight"] = weights.pop("model.norm.weight")
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"'model\.norm\.weight' and 1 more do not fit\. Remove the run's"):
+        finetune(plan, tmp_path / "out")
 
 
 def test_the_system_turn_that_dream_adds_is_never_masked():
