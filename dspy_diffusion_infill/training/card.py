@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from dspy_diffusion_infill.training.corpus import Counts
+from dspy_diffusion_infill.training.mixing import Counts
 from dspy_diffusion_infill.training.settings import Settings
 
 _CARD = """---

@@ -1,24 +1,21 @@
-"""Conversations as token ids: encoded once, cut to length, mixed by weight, and drawn by number."""
+"""Conversations as token ids: encoded once, cut to length, and drawn by number."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from typing import Any, Protocol, cast
 
 import torch
-from datasets import Dataset, concatenate_datasets, interleave_datasets
+from datasets import Dataset
 
 from dspy_diffusion_infill.engine.vocabulary import Vocabulary
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.prompts.canvas import Message, Role
+from dspy_diffusion_infill.training.converting import Converted
 from dspy_diffusion_infill.training.data import Example, encode
 from dspy_diffusion_infill.training.sources import Rows, read
-
-logger = logging.getLogger(__name__)
 
 _GIVEN, _PROMPT, _RESPONSE = range(3)
 """What a stored token is part of; a given one is never masked."""
@@ -35,24 +32,6 @@ class Examples(Protocol):
     def __getitem__(self, number: int, /) -> Example:
         """The example of this number, always the same one."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """What is in a corpus."""
-
-    examples: int
-    tokens: int
-    truncated: int
-    """Examples that were longer than allowed, and were cut."""
-    dropped: int
-    """Examples left out because no response was left to learn."""
-
-    def __str__(self) -> str:
-        return (
-            f"{self.examples:,} examples, {self.tokens:,} tokens; {self.truncated:,} truncated, "
-            f"{self.dropped:,} without a response left out"
-        )
 
 
 def truncate(example: Example, max_tokens: int) -> Example:
@@ -79,55 +58,34 @@ def truncate(example: Example, max_tokens: int) -> Example:
 
 
 def encoded(
-    sources: Sequence[str],
-    vocabulary: Vocabulary,
-    max_tokens: int,
-    *,
-    weights: Sequence[float] | None = None,
-    seed: int = 0,
-    streaming: bool = False,
-) -> Rows:
-    """Read and encode sources; several are mixed by their weights.
+    sources: Sequence[str], vocabulary: Vocabulary, max_tokens: int, *, streaming: bool = False
+) -> list[Rows]:
+    """Read and encode each source.
 
     Args:
         sources: As `sources.read` takes them.
         vocabulary: Of the model to train.
         max_tokens: Longer examples are cut.
-        weights: Share of each source, whose rows come again until every row of every source came once; None:
-            all rows, once each.
-        seed: Of the mixing.
         streaming: Read rows as they are needed.
 
     Raises:
-        SettingsError: If a source cannot be read, or the weights do not fit the sources.
+        SettingsError: If a source cannot be read.
     """
-    if weights is not None and (len(weights) != len(sources) or min(weights) <= 0):
-        raise SettingsError(
-            f"weights must be {len(sources)} positive numbers, one for each source; got {list(weights)}."
-        )
-    to_row = partial(_encode_row, vocabulary=vocabulary, max_tokens=max_tokens)
+    to_row = Converted(partial(_encode_row, vocabulary=vocabulary, max_tokens=max_tokens))
     read_rows = [read(source, streaming=streaming) for source in sources]
-    rows = [one.map(to_row, remove_columns=["messages"]) for one in read_rows]
-    if weights is None:
-        return concatenate_datasets(rows)  # pyright: ignore[reportArgumentType, reportReturnType]
-    shares = [weight / sum(weights) for weight in weights]
-    return interleave_datasets(rows, shares, seed=seed, stopping_strategy="all_exhausted")  # pyright: ignore[reportArgumentType, reportReturnType]
+    return [rows.map(to_row, remove_columns=["messages"]) for rows in read_rows]
 
 
-def count(rows: Dataset) -> tuple[Dataset, Counts]:
-    """Leave out what has no response, and count the rest."""
-    kept = rows.filter(_has_response)
-    if not len(kept):
-        raise SettingsError(NO_RESPONSE)
-    totals = [sum(kept[name]) for name in ("num_tokens", "truncated")]
-    return kept, Counts(len(kept), totals[0], totals[1], len(rows) - len(kept))
+def answered(rows: Rows) -> Rows:
+    """Leave out what has no response."""
+    return rows.filter(_has_response)
 
 
 class Corpus:
     """Encoded examples, every one of them once an epoch, in another order each time.
 
     Args:
-        rows: From `encoded`, all with a response.
+        rows: From `answered`.
         seed: Of the orders.
     """
 
@@ -146,14 +104,14 @@ class Corpus:
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed(self.seed + epoch)
             self._epoch, self._order = epoch, torch.randperm(len(self.rows), generator=generator)
-        return _example(self.rows[int(self._order[place])])
+        return as_example(self.rows[int(self._order[place])])
 
 
 class Stream:
     """Encoded examples of a stream, read once in order; an earlier one than the last few starts it anew.
 
     Args:
-        rows: From `encoded`, streaming.
+        rows: From `answered`, streaming.
         seed: Of the order within the buffer.
         kept: How far back examples can be had without starting anew.
     """
@@ -169,7 +127,7 @@ class Stream:
             self._start()
         while self.num_read <= number:
             self._read()
-        return _example(self._recent[number])
+        return as_example(self._recent[number])
 
     def _start(self) -> None:
         self.num_read = 0
@@ -183,9 +141,8 @@ class Stream:
         while True:
             found = False
             for row in self.rows:
-                if _has_response(row):
-                    found = True
-                    yield row
+                found = True
+                yield row
             if not found:
                 raise SettingsError(NO_RESPONSE)
 
@@ -213,7 +170,8 @@ def _encode_row(row: Mapping[str, Any], vocabulary: Vocabulary, max_tokens: int)
     }
 
 
-def _example(row: Mapping[str, Any]) -> Example:
+def as_example(row: Mapping[str, Any]) -> Example:
+    """An encoded row as it is trained on."""
     parts = row["parts"]
     return Example(
         tuple(row["ids"]), tuple(part != _GIVEN for part in parts), tuple(part == _RESPONSE for part in parts)

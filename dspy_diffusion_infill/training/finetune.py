@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,20 +10,38 @@ from typing import Any, cast
 
 import torch
 from accelerate import PartialState
-from datasets import Dataset, IterableDataset
+from datasets import Dataset
 from transformers import PreTrainedModel
 
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.training.card import model_card
-from dspy_diffusion_infill.training.corpus import Corpus, Counts, Examples, Stream, count, encoded
+from dspy_diffusion_infill.training.corpus import (
+    NO_RESPONSE,
+    Corpus,
+    Examples,
+    Stream,
+    answered,
+    as_example,
+    encoded,
+)
 from dspy_diffusion_infill.training.data import Example
 from dspy_diffusion_infill.training.masking import Objective
+from dspy_diffusion_infill.training.mixing import Counts, Mixture, check_weights, count, fingerprint, mix
 from dspy_diffusion_infill.training.monitor import HeldOut
-from dspy_diffusion_infill.training.saving import adapted, merged, own_dtype, save, write_whole
-from dspy_diffusion_infill.training.settings import Settings
+from dspy_diffusion_infill.training.saving import adapted, merged, own_dtype, save
+from dspy_diffusion_infill.training.settings import WITHOUT_EFFECT, Settings
 from dspy_diffusion_infill.training.start import Start, read_weights
 from dspy_diffusion_infill.training.train import Batches, MaskedDiffusionTrainer, train
 from dspy_diffusion_infill.training.updates import Updates
+from dspy_diffusion_infill.training.work import (
+    Record,
+    as_record,
+    begin,
+    check,
+    check_output,
+    finish,
+    work_folder,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +58,8 @@ class Plan:
     held_out: list[Example]
     counts: Counts | None
     """None for a stream, which is not read before it is needed."""
+    fingerprint: str
+    """Of the encoded examples; of a stream, of those put aside."""
 
     def num_updates(self, stage: Objective) -> int:
         """Updates of a stage."""
@@ -74,41 +92,33 @@ def prepare(
             f"max_tokens must be at most {start.context_length}, the context of {start.source!r}; "
             f"got {settings.max_tokens}."
         )
-    with PartialState(cpu=settings.use_cpu).main_process_first():  # the others read what the first wrote
-        rows = encoded(
-            data,
-            start.vocabulary,
-            settings.max_tokens,
-            weights=weights,
-            seed=settings.seed,
-            streaming=streaming,
-        )
-    names = tuple(data) if weights is None else tuple(map("{} ({:g})".format, data, weights))
-    if isinstance(rows, Dataset):
-        return _counted(start, names, settings, rows)
-    return _streamed(start, names, settings, rows)
-
-
-def _counted(start: Start, data: tuple[str, ...], settings: Settings, rows: Dataset) -> Plan:
-    kept, counts = count(rows)
-    if counts.examples <= settings.held_out:
-        raise SettingsError(
-            f"held_out must be below {counts.examples}, the number of examples; got {settings.held_out}."
-        )
-    shuffled = kept.shuffle(seed=settings.seed)
-    held_out = Corpus(shuffled.select(range(settings.held_out)), settings.seed)
-    trained = Corpus(shuffled.select(range(settings.held_out, len(kept))), settings.seed)
-    aside = [held_out[number] for number in range(settings.held_out)]
-    return Plan(start, data, settings, trained, aside, counts)
-
-
-def _streamed(start: Start, data: tuple[str, ...], settings: Settings, rows: IterableDataset) -> Plan:
-    if settings.updates is None:
+    if streaming and settings.updates is None:
         raise SettingsError("updates must be given for a stream, whose length is not known; got None.")
-    held_out = Stream(rows.take(settings.held_out), settings.seed, settings.held_out)
-    examples = Stream(rows.skip(settings.held_out), settings.seed, 2 * settings.batch)
-    aside = [held_out[number] for number in range(settings.held_out)]
-    return Plan(start, data, settings, examples, aside, None)
+    check_weights(weights, data)
+    with PartialState(cpu=settings.use_cpu).main_process_first():  # the others read what the first wrote
+        read = encoded(data, start.vocabulary, settings.max_tokens, streaming=streaming)
+        kept = [answered(rows) for rows in read]
+    mixture = mix(kept, settings.held_out, weights=weights, seed=settings.seed)
+    names = tuple(data) if weights is None else tuple(map("{} ({:g})".format, data, weights))
+    if streaming:
+        return _streamed(start, names, settings, mixture)
+    counts = count(read, kept, mixture)
+    examples = Corpus(cast(Dataset, mixture.trained), settings.seed)
+    aside = [as_example(cast(Any, row)) for row in mixture.held_out]
+    return Plan(start, names, settings, examples, aside, counts, fingerprint(kept))
+
+
+def _streamed(start: Start, data: tuple[str, ...], settings: Settings, mixture: Mixture) -> Plan:
+    rows = list(mixture.held_out)
+    if len(rows) < settings.held_out or next(iter(mixture.trained), None) is None:
+        raise SettingsError(
+            f"held_out must be below {len(rows)}, the number of examples; got {settings.held_out}."
+            if rows
+            else NO_RESPONSE
+        )
+    examples = Stream(mixture.trained, settings.seed, 2 * settings.batch)
+    seen = fingerprint([Dataset.from_list(rows)]) if rows else ""
+    return Plan(start, data, settings, examples, list(map(as_example, rows)), None, seen)
 
 
 def finetune(plan: Plan, output: Path) -> None:
@@ -121,52 +131,37 @@ def finetune(plan: Plan, output: Path) -> None:
         output: Folder of the checkpoint. Must not exist.
 
     Raises:
-        SettingsError: If `output` exists, or another run's work lies beside it.
+        SettingsError: If `output` exists, or something other than this run's work lies beside it.
     """
-    if output.exists():
-        raise SettingsError(f"output must not exist yet; got {str(output)!r}. Name another, or remove it.")
-    work = output.with_name(output.name + "-work")
-    _claim(work, plan)
-    before = None
-    for number, stage in enumerate(plan.settings.stages):
-        before = _run(plan, number, before, work)
-        logger.info("stage %s is done", stage)
+    check_output(output)
+    work, state = work_folder(output), PartialState(cpu=plan.settings.use_cpu)
+    record = _record(plan)
+    check(work, record)
+    state.wait_for_everyone()  # all have looked before the first writes
+    if state.is_main_process:
+        begin(work, record)
+    state.wait_for_everyone()
+    done = _run(plan, len(plan.settings.stages) - 1, work)
     if isinstance(plan.examples, Stream):
         logger.info("%d of %d examples were truncated", plan.examples.truncated, plan.examples.num_read)
-    state = PartialState(cpu=plan.settings.use_cpu)
     if state.is_main_process:
-        cast(Path, before).rename(output)
-        shutil.rmtree(work)
+        finish(work, done, output)
     state.wait_for_everyone()
 
 
-def _claim(work: Path, plan: Plan) -> None:
-    """Refuse to go on with what other settings began."""
-    run = json.dumps(
-        {"model": plan.start.source, "data": plan.data, "settings": asdict(plan.settings)}, indent=1
-    )
-    path = work / "run.json"
-    if path.is_file() and path.read_text(encoding="utf-8") != run:
-        raise SettingsError(
-            f"{str(work)!r} must hold this run's own work; its run.json says that other settings began it. "
-            "Repeat those, name another output, or remove the folder."
-        )
-    if PartialState(cpu=plan.settings.use_cpu).is_main_process and not path.is_file():
-        shutil.rmtree(work, ignore_errors=True)
-        write_whole(work, lambda saving: _write(saving / "run.json", run))
-    PartialState(cpu=plan.settings.use_cpu).wait_for_everyone()
+def _record(plan: Plan) -> Record:
+    settings = {name: value for name, value in asdict(plan.settings).items() if name not in WITHOUT_EFFECT}
+    data = {"data": plan.data, "contents of data": plan.fingerprint}
+    return as_record(model=plan.start.source, **data, **settings)
 
 
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-
-
-def _run(plan: Plan, number: int, before: Path | None, work: Path) -> Path:
-    """One stage, or what it left behind if it is done."""
+def _run(plan: Plan, number: int, work: Path) -> Path:
+    """One stage after those before it, or what it left behind if it is done."""
     settings, stage = plan.settings, plan.settings.stages[number]
     done = work / f"{number}-{stage}-done"
     if done.is_dir():
         return done
+    before = _run(plan, number - 1, work) if number else None
     model = adapted(read_weights(plan.start, before), settings)
     num_updates = plan.num_updates(stage)
     trainer = train(
@@ -185,13 +180,12 @@ def _run(plan: Plan, number: int, before: Path | None, work: Path) -> Path:
         monitor_updates=settings.monitor_updates,
         report_to=settings.report_to,
     )
-    _finish(trainer, plan, number, before, done)
+    _save(trainer, plan, number, before, done)
+    logger.info("stage %s is done", stage)
     return done
 
 
-def _finish(
-    trainer: MaskedDiffusionTrainer, plan: Plan, number: int, before: Path | None, done: Path
-) -> None:
+def _save(trainer: MaskedDiffusionTrainer, plan: Plan, number: int, before: Path | None, done: Path) -> None:
     """Gather the weights from all processes, and write them from the first."""
     gathered = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if trainer.accelerator.is_main_process:

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import create_repo, upload_folder
 from peft import LoraConfig, get_peft_model
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from dspy_diffusion_infill.engine.checkpoint import read_config
+from dspy_diffusion_infill.errors import InfillError, SettingsError
 from dspy_diffusion_infill.training.settings import Settings
 from dspy_diffusion_infill.training.start import Start, read_weights
 
-_TOKENIZER = ("tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt")
+_TOKENIZER = (
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "chat_template.*",
+)
+_UNFINISHED = ".unfinished"
+"""Marks a folder that is being made here."""
 
 
 def adapted(network: PreTrainedModel, settings: Settings) -> nn.Module:
@@ -74,19 +87,53 @@ def save(network: PreTrainedModel, start: Start, folder: Path, dtype: torch.dtyp
 
 
 def write_whole(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Make a folder whole or not at all: a kill or a full disk leaves no half of it under its name."""
+    """Make a folder whole or not at all: a kill or a full disk leaves no half of it under its name.
+
+    Raises:
+        SettingsError: If something else lies where it is made.
+        InfillError: If it cannot be written.
+    """
     saving = folder.with_name(folder.name + "-saving")
-    shutil.rmtree(saving, ignore_errors=True)
-    saving.mkdir(parents=True)
+    _clear(saving)
+    with writing(folder):
+        saving.mkdir(parents=True)
+        (saving / _UNFINISHED).touch()
+        try:
+            fill(saving)
+            (saving / _UNFINISHED).unlink()
+            for path in saving.iterdir():  # on the disk before it has its name
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+            saving.rename(folder)
+        except BaseException:
+            shutil.rmtree(saving, ignore_errors=True)
+            raise
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say what to do where a disk is full.
+
+    Raises:
+        InfillError: If writing fails.
+    """
     try:
-        fill(saving)
-        for path in saving.iterdir():  # on the disk before it has its name
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    except OSError:
-        shutil.rmtree(saving, ignore_errors=True)
-        raise
-    saving.rename(folder)
+        yield
+    except (OSError, SafetensorError) as error:
+        raise InfillError(
+            f"The disk must take {str(path)!r}; it does not: {error}. Make room there, or name an output "
+            "elsewhere. With the same output, training then goes on from its last checkpoint."
+        ) from error
+
+
+def _clear(saving: Path) -> None:
+    """Remove what a killed run left."""
+    if saving.exists() and not (saving / _UNFINISHED).is_file():
+        raise SettingsError(
+            f"{str(saving)!r}, where a checkpoint is made, must not exist yet; it holds something else. "
+            "Move that away, or name another output."
+        )
+    shutil.rmtree(saving, ignore_errors=True)
 
 
 def push(folder: Path, repository: str) -> str:

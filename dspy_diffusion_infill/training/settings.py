@@ -21,6 +21,9 @@ for one device, since the paper does not say how many there were.
 EPOCHS = {"fs": 8.0, "ro": 4.0}
 """Source: arXiv:2604.03677, Table 5."""
 
+WITHOUT_EFFECT = frozenset({"use_cpu", "save_updates", "report_to"})
+"""Settings that may be changed amid a run."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:

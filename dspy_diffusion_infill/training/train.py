@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, Trainer, TrainingArguments
 
 from dspy_diffusion_infill.errors import ModelError, SettingsError
 from dspy_diffusion_infill.training.loss import IGNORED, masked_losses
+from dspy_diffusion_infill.training.saving import writing
 
 
 class Batches(Dataset):
@@ -100,6 +101,10 @@ class MaskedDiffusionTrainer(Trainer):
         measured = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         self.log(dict(measured))
         return measured
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        with writing(Path(cast(str, self.args.output_dir))):
+            super()._save_checkpoint(model, trial)
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         # Trainer itself only warns, and goes on with weights that were not trained.

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from dspy_diffusion_infill.engine.vocabulary import Vocabulary
 from dspy_diffusion_infill.errors import SettingsError
-from dspy_diffusion_infill.training.corpus import Corpus, Stream, count, encoded, truncate
+from dspy_diffusion_infill.training import converting, corpus
+from dspy_diffusion_infill.training.corpus import Corpus, Stream, answered, encoded, truncate
 from dspy_diffusion_infill.training.data import Example
 from dspy_diffusion_infill.training.sources import read
 from tests.training.conftest import write_rows
@@ -99,35 +100,11 @@ def pairs(number: int, prompt: str = "Say {}.") -> list[dict]:
     return [{"prompt": prompt.format(n), "response": str(n)} for n in range(number)]
 
 
-def test_what_was_cut_or_left_out_is_counted(tmp_path: Path, vocabulary: Vocabulary):
-    rows = [{"prompt": "a b c d e f g h i j k l", "response": "1"}, {"prompt": "a", "response": "1"}]
-    silent = [{"messages": [{"role": "user", "content": "Hi."}]}]
-    sources = [write_rows(tmp_path / "a.jsonl", rows), write_rows(tmp_path / "b.jsonl", silent)]
-    longest = len(encoded(sources[:1], vocabulary, 99)[1]["ids"]) + 1
-    kept, counts = count(encoded(sources, vocabulary, longest))
-    assert len(kept) == counts.examples == 2
-    assert (counts.truncated, counts.dropped) == (1, 1)
-    assert counts.tokens == sum(map(len, kept["ids"])) == 2 * longest - 1
-
-
-def test_sources_are_mixed_by_weight_the_same_way_each_time(tmp_path: Path, vocabulary: Vocabulary):
-    sources = [write_rows(tmp_path / f"{name}.jsonl", pairs(40, name + " {}")) for name in ("up", "down")]
-    first, again = (
-        [vocabulary.decode(row["ids"]) for row in encoded(sources, vocabulary, 99, weights=[3, 1], seed=1)]
-        for _ in range(2)
-    )
-    assert first == again
-    share = sum("up" in text for text in first) / len(first)
-    assert 0.6 < share < 0.9  # 160 draws of probability .75: four standard deviations are .14
-    assert len({text for text in first if "down" in text}) == 40
-    with pytest.raises(SettingsError, match=r"weights must be 2 positive numbers.*got \[1\]"):
-        encoded(sources, vocabulary, 99, weights=[1])
-
-
 def test_an_epoch_holds_every_example_once_and_the_next_in_another_order(
     tmp_path: Path, vocabulary: Vocabulary
 ):
-    corpus = Corpus(encoded([write_rows(tmp_path / "a.jsonl", pairs(12))], vocabulary, 99), seed=3)
+    (rows,) = encoded([write_rows(tmp_path / "a.jsonl", pairs(12))], vocabulary, 99)
+    corpus = Corpus(rows, seed=3)
     first, second = ([corpus[12 * epoch + n] for n in range(12)] for epoch in (0, 1))
     assert Counter(first) == Counter(second)
     assert len(set(first)) == 12
@@ -138,7 +115,7 @@ def test_an_epoch_holds_every_example_once_and_the_next_in_another_order(
 def test_a_stream_gives_the_same_example_for_a_number_however_it_is_asked(
     tmp_path: Path, vocabulary: Vocabulary
 ):
-    rows = encoded([write_rows(tmp_path / "a.jsonl", pairs(12))], vocabulary, 99, streaming=True)
+    (rows,) = encoded([write_rows(tmp_path / "a.jsonl", pairs(12))], vocabulary, 99, streaming=True)
     one, other = (Stream(rows, seed=1, kept=4) for _ in range(2))
     whole = [one[number] for number in range(20)]
     assert len(set(whole[:12])) == 12
@@ -147,9 +124,19 @@ def test_a_stream_gives_the_same_example_for_a_number_however_it_is_asked(
     assert [other[number] for number in (3, 2, 19)] == [whole[3], whole[2], whole[19]]
 
 
-def test_data_without_any_response_are_refused(tmp_path: Path, vocabulary: Vocabulary):
-    source = write_rows(tmp_path / "a.jsonl", pairs(3))
+def test_a_stream_without_any_response_is_refused(tmp_path: Path, vocabulary: Vocabulary):
+    (rows,) = encoded([write_rows(tmp_path / "a.jsonl", pairs(3))], vocabulary, 4, streaming=True)
     with pytest.raises(SettingsError, match=r"with a response; got none\. Is max_tokens too small"):
-        count(encoded([source], vocabulary, 4))
-    with pytest.raises(SettingsError, match=r"with a response; got none\. Is max_tokens too small"):
-        Stream(encoded([source], vocabulary, 4, streaming=True), seed=0, kept=1)[0]
+        Stream(answered(rows), seed=0, kept=1)[0]
+
+
+def test_rows_are_encoded_again_when_the_package_has_changed(
+    tmp_path: Path, vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
+):
+    source, seen = write_rows(tmp_path / "a.jsonl", pairs(3)), []
+    encode = corpus.encode
+    monkeypatch.setattr(corpus, "encode", lambda *given: (seen.append(1), encode(*given))[1])
+    for version, times in (("one", 3), ("one", 3), ("other", 6)):
+        monkeypatch.setattr(converting, "code", lambda version=version: version)
+        encoded([source], vocabulary, 99)
+        assert len(seen) == times

@@ -1,20 +1,22 @@
 """A run from data to checkpoint: what comes out, and what becomes of it when it is interrupted."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaForCausalLM
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
 from dspy_diffusion_infill.engine.model import load
-from dspy_diffusion_infill.errors import ModelError, SettingsError
+from dspy_diffusion_infill.errors import InfillError, ModelError, SettingsError
 from dspy_diffusion_infill.prompts.canvas import Canvas, Masked, Message
 from dspy_diffusion_infill.training import saving
 from dspy_diffusion_infill.training.dry_run import dry_run
 from dspy_diffusion_infill.training.finetune import Plan, finetune, prepare
-from dspy_diffusion_infill.training.saving import adapted, merged
+from dspy_diffusion_infill.training.saving import adapted, merged, save
 from dspy_diffusion_infill.training.settings import Settings, defaults
 from dspy_diffusion_infill.training.start import read_start, read_weights
 from dspy_diffusion_infill.training.train import last_checkpoint
@@ -98,13 +100,132 @@ def test_a_full_disk_leaves_no_half_of_a_checkpoint_and_the_run_goes_on_later(
 
     with monkeypatch.context() as disk:
         disk.setattr(saving.shutil, "copyfile", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(InfillError, match=r"must take .*0-ro-done.*No space left on device\. Make room"):
             finetune(plan, tmp_path / "out")
     work = tmp_path / "out-work"
     assert sorted(path.name for path in work.iterdir()) == ["0-ro", "run.json"]
     assert Path(last_checkpoint(work / "0-ro") or "").name == "checkpoint-2"
     finetune(plan, tmp_path / "out")
     assert (tmp_path / "out" / "tokenizer.json").is_file()
+
+
+def test_a_full_disk_is_said_in_one_sentence_where_a_checkpoint_of_a_stage_is_written(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("No space left on device (os error 28)")
+
+    monkeypatch.setattr(LlamaForCausalLM, "save_pretrained", full)
+    with pytest.raises(
+        InfillError, match=r"must take .*0-fs'.*No space left.*goes on from its last checkpoint"
+    ):
+        finetune(plan, tmp_path / "out")
+    with pytest.raises(InfillError, match="No space left"):
+        save(read_weights(plan.start), plan.start, tmp_path / "saved", torch.float32, "card")
+    assert not list(tmp_path.glob("saved*"))
+
+
+def test_what_lies_where_a_run_would_work_is_left_alone(plan: Plan, tmp_path: Path):
+    for name in ("out-work", "saved-saving"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis.txt").write_text("mine")
+    with pytest.raises(
+        SettingsError, match=r"out-work', where the work of this output goes, .* something else"
+    ):
+        finetune(plan, tmp_path / "out")
+    with pytest.raises(SettingsError, match=r"saved-saving', where a checkpoint is made, .*something else"):
+        save(read_weights(plan.start), plan.start, tmp_path / "saved", torch.float32, "card")
+    assert [path.read_text() for path in sorted(tmp_path.glob("*/thesis.txt"))] == ["mine", "mine"]
+
+
+def test_what_a_killed_run_left_is_made_anew(plan: Plan, tmp_path: Path):
+    network = read_weights(plan.start)
+
+    def killed(saving: Path) -> None:
+        shutil.copytree(saving, tmp_path / "kept")
+
+    saving.write_whole(tmp_path / "saved", killed)
+    (tmp_path / "kept").rename(tmp_path / "other-saving")
+    save(network, plan.start, tmp_path / "other", torch.float32, "card")
+    assert not list(tmp_path.glob("**/.unfinished"))
+    assert (tmp_path / "other" / "README.md").read_text() == "card"
+
+
+def test_the_output_has_the_tokenizers_chat_template_and_the_logs_of_all_stages(
+    plan: Plan, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    start = shutil.copytree(checkpoint, tmp_path / "start")
+    (start / "chat_template.jinja").write_text("{% for m in messages %}{{ m['content'] }}{% endfor %}")
+    draw = Updates._draw
+
+    def logged(self: Updates, update: int):
+        number = plan.settings.stages.index(self.objective)
+        logs = tmp_path / "out-work" / f"{number}-{self.objective}" / "runs"
+        logs.mkdir(exist_ok=True)
+        (logs / "events").write_text(self.objective)
+        return draw(self, update)
+
+    monkeypatch.setattr(Updates, "_draw", logged)
+    finetune(replace(plan, start=read_start(str(start))), tmp_path / "out")
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template.startswith("{% for m in")
+    for stage in ("0-fs", "1-ro"):
+        assert (tmp_path / "out" / "runs" / stage / "events").read_text() == stage[2:]
+
+
+def test_a_failed_start_does_not_stand_in_the_way_of_the_next(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def interrupted(*_: object):
+        raise KeyboardInterrupt
+
+    one = replace(plan, settings=replace(plan.settings, stages=("ro",)))
+    with monkeypatch.context() as patched:
+        patched.setattr(Updates, "_draw", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            finetune(plan, tmp_path / "out")
+    finetune(one, tmp_path / "out")
+    assert not (tmp_path / "out-work").exists()
+
+
+def test_a_run_goes_on_with_other_means_and_not_with_other_data(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    draw = Updates._draw
+
+    def interrupted(self: Updates, update: int):
+        if update == 1 and self.objective == "ro":
+            raise KeyboardInterrupt
+        return draw(self, update)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Updates, "_draw", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            finetune(plan, tmp_path / "out")
+    other = [{"prompt": f"OTHER {n}", "response": "no"} for n in range(12)]
+    changed = prepare(plan.start, [write_rows(tmp_path / "data.jsonl", other)], plan.settings)
+    with pytest.raises(SettingsError, match="begun with another contents of data, seed"):
+        finetune(replace(changed, settings=replace(plan.settings, seed=3)), tmp_path / "out")
+    finetune(replace(plan, settings=replace(plan.settings, save_updates=7)), tmp_path / "out")
+
+
+def test_a_kill_while_a_run_is_put_away_loses_nothing(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    rename = Path.rename
+
+    def killed(self: Path, target: Path):
+        if target == tmp_path / "out":
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            finetune(plan, tmp_path / "out")
+    monkeypatch.setattr(Updates, "_draw", None)  # nothing is trained again
+    finetune(plan, tmp_path / "out")
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+    assert not (tmp_path / "out-work").exists()
 
 
 def test_a_half_written_checkpoint_is_passed_over(tmp_path: Path):
@@ -170,6 +291,8 @@ def test_a_plan_refuses_what_an_hour_of_training_would(plan: Plan, checkpoint: P
         prepare(start, plan.data, replace(SETTINGS, max_tokens=513))
     with pytest.raises(SettingsError, match="held_out must be below 12, the number of examples; got 12"):
         prepare(start, plan.data, replace(SETTINGS, held_out=12))
+    with pytest.raises(SettingsError, match="held_out must be below 12, the number of examples; got 12"):
+        prepare(start, plan.data, replace(SETTINGS, held_out=12), streaming=True)
     with pytest.raises(SettingsError, match="updates must be given for a stream"):
         prepare(start, plan.data, replace(SETTINGS, updates=None), streaming=True)
     (tmp_path / "bert").mkdir()

@@ -1,0 +1,131 @@
+"""Sources put together: some examples of each are held out, the rest is mixed by weight and counted."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, NamedTuple, cast
+
+from datasets import IterableDataset, concatenate_datasets, interleave_datasets
+
+from dspy_diffusion_infill.errors import SettingsError
+from dspy_diffusion_infill.training.corpus import NO_RESPONSE
+from dspy_diffusion_infill.training.sources import Rows
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What is in a mixture that is not streamed, held-out examples and those of one epoch."""
+
+    examples: int
+    tokens: int
+    truncated: int
+    """Examples that were longer than allowed, and were cut."""
+    dropped: int
+    """Examples left out because no response was left to learn."""
+    repeated: int
+    """Examples that came before in the same epoch, as the weights ask for."""
+
+    def __str__(self) -> str:
+        again = f", {self.repeated:,} of them again for the weights" if self.repeated else ""
+        return (
+            f"{self.examples:,} examples{again}, {self.tokens:,} tokens; {self.truncated:,} truncated, "
+            f"{self.dropped:,} without a response left out"
+        )
+
+
+class Mixture(NamedTuple):
+    """Encoded rows in two parts that share none."""
+
+    held_out: Rows
+    trained: Rows
+    """One epoch of them."""
+
+
+def mix(
+    sources: Sequence[Rows], held_out: int, *, weights: Sequence[float] | None = None, seed: int = 0
+) -> Mixture:
+    """Hold some rows of each source out, then mix the others.
+
+    With weights, the rows of a source come again until every row of every source came once: an epoch may then
+    be far longer than the data.
+
+    Args:
+        sources: Encoded, all with a response.
+        held_out: Rows to hold out, shared out over the sources by weight.
+        weights: Share of each source; None: all rows, once each.
+        seed: Of both.
+
+    Raises:
+        SettingsError: If the weights do not fit the sources, or holding out would leave nothing of one.
+    """
+    if weights is None:
+        sources, weights = [concatenate_datasets(cast(Any, list(sources)))], [1.0]
+    parts = [
+        _divided(rows, number, seed)
+        for rows, number in zip(sources, shared_out(held_out, weights), strict=True)
+    ]
+    aside, trained = (cast(Any, list(part)) for part in zip(*parts, strict=True))
+    if len(parts) == 1:
+        return Mixture(aside[0], trained[0])
+    shares = [weight / sum(weights) for weight in weights]
+    mixed = interleave_datasets(trained, shares, seed=seed, stopping_strategy="all_exhausted")
+    return Mixture(concatenate_datasets(aside), mixed)
+
+
+def check_weights(weights: Sequence[float] | None, sources: Sequence[str]) -> None:
+    """Refuse weights that are no shares of these sources."""
+    if weights is None:
+        return
+    if len(weights) != len(sources) or not all(0 < weight < math.inf for weight in weights):
+        raise SettingsError(
+            f"weights must be {len(sources)} positive numbers, one for each source; got {list(weights)}."
+        )
+
+
+def shared_out(number: int, weights: Sequence[float]) -> list[int]:
+    """Whole shares by weight, which add up to a number.
+
+    Example:
+        >>> shared_out(64, [0.9, 0.1])
+        [58, 6]
+    """
+    total, bounds = sum(weights), [0]
+    for count in range(1, len(weights) + 1):
+        bounds.append(round(number * sum(weights[:count]) / total))
+    return [end - start for start, end in pairwise(bounds)]
+
+
+def count(read: Sequence[Rows], kept: Sequence[Rows], mixture: Mixture) -> Counts:
+    """Count what was read, what of it has a response, and what it was mixed to."""
+    num_read, distinct, examples = (sum(map(len, cast(Any, rows))) for rows in (read, kept, mixture))
+    columns = cast(list[Any], list(mixture))
+    tokens, truncated = (sum(sum(rows[name]) for rows in columns) for name in ("num_tokens", "truncated"))
+    return Counts(examples, tokens, truncated, num_read - distinct, examples - distinct)
+
+
+def fingerprint(sources: Sequence[Rows]) -> str:
+    """Sixteen hexadecimal digits that change with the encoded rows, or their order."""
+    digest = hashlib.sha256()
+    tables = (cast(Any, table) for rows in sources for table in rows.with_format("arrow").iter(1000))
+    for column in (table[name].combine_chunks() for table in tables for name in ("ids", "parts")):
+        for numbers in (column.value_lengths(), column.flatten()):
+            digest.update(numbers.to_numpy(zero_copy_only=False).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _divided(rows: Rows, number: int, seed: int) -> tuple[Rows, Rows]:
+    if isinstance(rows, IterableDataset):
+        return rows.take(number), rows.skip(number)
+    if not len(rows):
+        raise SettingsError(NO_RESPONSE)
+    if len(rows) <= number:
+        raise SettingsError(
+            f"held_out must be below {len(rows)}, the number of examples; got {number}. "
+            "Of several sources with weights this is the share of one."
+        )
+    shuffled = rows.shuffle(seed=seed)
+    return shuffled.select(range(number)), shuffled.select(range(number, len(rows)))

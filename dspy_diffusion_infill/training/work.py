@@ -1,0 +1,106 @@
+"""The folder beside the output where a run's work lies until all is done: whose it is, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from dspy_diffusion_infill.errors import SettingsError
+from dspy_diffusion_infill.training.train import last_checkpoint
+
+Record = dict[str, Any]
+"""What a run is, by name; two runs with equal records come to equal ends."""
+
+_RECORD = "run.json"
+_UNFINISHED = _RECORD + ".tmp"
+_STAGES = "[0-9]*-*"
+
+
+def work_folder(output: Path) -> Path:
+    """Where the work of a run with this output lies."""
+    return output.with_name(output.name + "-work")
+
+
+def check_output(output: Path) -> None:
+    """Refuse an output that cannot be written.
+
+    Raises:
+        SettingsError: If it exists, or lies below a file.
+    """
+    if output.exists():
+        raise SettingsError(f"output must not exist yet; got {str(output)!r}. Name another, or remove it.")
+    above = next(folder for folder in output.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise SettingsError(
+            f"output must lie in a folder; got {str(output)!r}, but {str(above)!r} is a file."
+        )
+
+
+def check(work: Path, record: Record) -> None:
+    """Refuse work that is not this run's own; another's without a checkpoint may be begun anew.
+
+    Raises:
+        SettingsError: If the folder holds other work, or something else.
+    """
+    found = _found(work)
+    if found is None and work.exists() and not _is_empty(work):
+        raise SettingsError(
+            f"{str(work)!r}, where the work of this output goes, must be no folder yet, or that of a run; it "
+            "holds something else. Move that away, or name another output."
+        )
+    odd = sorted(name for name in {**record, **(found or {})} if record.get(name) != (found or {}).get(name))
+    if found is not None and odd and _has_checkpoint(work):
+        raise SettingsError(
+            f"{str(work)!r} must hold this run's own work; it was begun with another {', '.join(odd)}. "
+            "Repeat those, name another output, or remove the folder."
+        )
+
+
+def begin(work: Path, record: Record) -> None:
+    """Say in the folder whose it is; nothing in it is removed."""
+    work.mkdir(parents=True, exist_ok=True)
+    (work / _UNFINISHED).write_text(json.dumps(record, indent=1), encoding="utf-8")
+    os.replace(work / _UNFINISHED, work / _RECORD)
+
+
+def finish(work: Path, done: Path, output: Path) -> None:
+    """Give the checkpoint its name, with the logs of all stages in it, and remove the rest.
+
+    Killed at any moment it can be repeated; once the checkpoint has its name, nothing large is left.
+    """
+    for logs in sorted(work.glob(_STAGES + "/runs")):
+        if logs.parent != done:
+            (done / "runs").mkdir(exist_ok=True)
+            logs.rename(done / "runs" / logs.parent.name)
+    for stage in work.glob(_STAGES):
+        if stage != done:
+            shutil.rmtree(stage)
+    done.rename(output)
+    (work / _RECORD).unlink()
+    with suppress(OSError):  # somebody's notes
+        work.rmdir()
+
+
+def as_record(**what: Any) -> Record:
+    """As it is read back from JSON."""
+    return json.loads(json.dumps(what))
+
+
+def _found(work: Path) -> Record | None:
+    try:
+        found = json.loads((work / _RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and {"model", "data"} <= found.keys() else None
+
+
+def _is_empty(work: Path) -> bool:
+    return work.is_dir() and {path.name for path in work.iterdir()} <= {_UNFINISHED}
+
+
+def _has_checkpoint(work: Path) -> bool:
+    return any(path.name.endswith("-done") or last_checkpoint(path) for path in work.glob(_STAGES))

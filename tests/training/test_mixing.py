@@ -1,0 +1,103 @@
+"""Sources put together: what is held out, what an epoch holds, and what is said of it."""
+
+from pathlib import Path
+
+import pytest
+
+from dspy_diffusion_infill.engine.vocabulary import Vocabulary
+from dspy_diffusion_infill.errors import SettingsError
+from dspy_diffusion_infill.training.corpus import answered, encoded
+from dspy_diffusion_infill.training.finetune import prepare
+from dspy_diffusion_infill.training.mixing import check_weights, count, fingerprint, mix
+from dspy_diffusion_infill.training.settings import Settings
+from dspy_diffusion_infill.training.sources import Rows
+from dspy_diffusion_infill.training.start import read_start
+from tests.training.conftest import write_rows
+from tests.training.test_corpus import pairs
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> list[str]:
+    return [write_rows(tmp_path / f"{name}.jsonl", pairs(40, name + " {}")) for name in ("up", "down")]
+
+
+def texts(rows: Rows, vocabulary: Vocabulary) -> list[str]:
+    return [vocabulary.decode(row["ids"]) for row in rows]
+
+
+def test_what_was_cut_or_left_out_is_counted(tmp_path: Path, vocabulary: Vocabulary):
+    rows = [{"prompt": "a b c d e f g h i j k l", "response": "1"}, {"prompt": "a", "response": "1"}]
+    silent = [{"messages": [{"role": "user", "content": "Hi."}]}]
+    names = [write_rows(tmp_path / "a.jsonl", rows), write_rows(tmp_path / "b.jsonl", silent)]
+    longest = len(encoded(names[:1], vocabulary, 99)[0][1]["ids"]) + 1
+    read = encoded(names, vocabulary, longest)
+    kept = [answered(rows) for rows in read]
+    counts = count(read, kept, mixture := mix(kept, 1))
+    assert (len(mixture.held_out), len(mixture.trained)) == (1, 1)
+    assert (counts.examples, counts.truncated, counts.dropped, counts.repeated) == (2, 1, 1, 0)
+    assert counts.tokens == 2 * longest - 1
+
+
+def test_sources_are_mixed_by_weight_the_same_way_each_time(sources: list[str], vocabulary: Vocabulary):
+    first, again = (
+        texts(mix(encoded(sources, vocabulary, 99), 0, weights=[3, 1], seed=1).trained, vocabulary)
+        for _ in range(2)
+    )
+    assert first == again
+    share = sum("up" in text for text in first) / len(first)
+    assert 0.6 < share < 0.9  # 160 draws of probability .75: four standard deviations are .14
+    assert len({text for text in first if "down" in text}) == 40
+    for odd in ([1], [1, 0], [1, float("nan")], [1, float("inf")]):
+        with pytest.raises(SettingsError, match="weights must be 2 positive numbers"):
+            check_weights(odd, sources)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_held_out_rows_of_weighted_sources_are_not_trained_on(
+    sources: list[str], vocabulary: Vocabulary, streaming: bool
+):
+    read = encoded(sources, vocabulary, 99, streaming=streaming)
+    mixture = mix(read, 20, weights=[3, 1], seed=1)
+    aside, trained = (texts(rows, vocabulary) for rows in mixture)
+    assert [sum(name in text for text in aside) for name in ("up", "down")] == [15, 5]
+    assert not set(aside) & set(trained)
+    assert len(set(aside)) + len(set(trained)) == 80
+    if not streaming:
+        counts = count(read, read, mixture)
+        assert counts.examples == 20 + len(trained)
+        assert counts.repeated == counts.examples - 80
+        assert f"{counts.repeated} of them again for the weights" in str(counts)
+
+
+def test_a_source_too_small_for_its_share_of_held_out_rows_is_refused(
+    sources: list[str], vocabulary: Vocabulary
+):
+    with pytest.raises(SettingsError, match="held_out must be below 40, the number of examples; got 60"):
+        mix(encoded(sources, vocabulary, 99), 80, weights=[3, 1])
+
+
+def test_data_without_any_response_are_refused(sources: list[str], vocabulary: Vocabulary):
+    kept = [answered(rows) for rows in encoded(sources, vocabulary, 4)]
+    with pytest.raises(SettingsError, match=r"with a response; got none\. Is max_tokens too small"):
+        mix(kept, 0)
+
+
+def test_a_fingerprint_changes_with_rows_and_with_what_is_masked(sources: list[str], vocabulary: Vocabulary):
+    up, down = encoded(sources, vocabulary, 99)
+    assert fingerprint([up, down]) == fingerprint(encoded(sources, vocabulary, 99))
+    flipped = up.map(lambda row: {"parts": [0] * len(row["parts"])})
+    found = {fingerprint(rows) for rows in ([up, down], [down, up], [up], [flipped, down])}
+    assert len(found) == 4
+
+
+def test_a_stream_of_weighted_sources_holds_out_what_it_does_not_train_on(
+    sources: list[str], checkpoint: Path
+):
+    settings = Settings(
+        learning_rate=1, batch=4, num_batches=1, max_tokens=64, held_out=8, use_cpu=True, updates=9
+    )
+    plan = prepare(read_start(str(checkpoint)), sources, settings, weights=[3, 1], streaming=True)
+    assert len(set(plan.held_out)) == 8
+    assert not {plan.examples[number] for number in range(150)} & set(plan.held_out)
