@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,16 @@ class Converted:
     name would survive a changed chat format or mask.
 
     Args:
-        convert: A row to a row.
+        convert: A row, and what else `map` gives, to a row.
     """
 
-    def __init__(self, convert: Callable[[Mapping[str, Any]], dict[str, Any]]) -> None:
+    def __init__(self, convert: Callable[..., dict[str, Any]]) -> None:
         self.convert = convert
         self.code = code()
 
-    def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
+    def __call__(self, *given: Any) -> dict[str, Any]:
         """Convert a row."""
-        return self.convert(row)
+        return self.convert(*given)
 
 
 @cache

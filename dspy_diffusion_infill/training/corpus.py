@@ -15,7 +15,7 @@ from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.prompts.canvas import Message, Role
 from dspy_diffusion_infill.training.converting import Converted
 from dspy_diffusion_infill.training.data import Example, encode
-from dspy_diffusion_infill.training.sources import Rows, read
+from dspy_diffusion_infill.training.sources import UNREADABLE, Rows, read
 
 _GIVEN, _PROMPT, _RESPONSE = range(3)
 """What a stored token is part of; a given one is never masked."""
@@ -140,9 +140,17 @@ class Stream:
     def _cycle(self) -> Iterator[Mapping[str, Any]]:
         while True:
             found = False
-            for row in self.rows:
-                found = True
-                yield row
+            try:
+                for row in self.rows:
+                    found = True
+                    yield row
+            except SettingsError:
+                raise
+            except UNREADABLE as error:
+                raise SettingsError(
+                    f"data must be readable to their end; this stream is not: {error}. Read them without "
+                    "streaming: then the row is named."
+                ) from error
             if not found:
                 raise SettingsError(NO_RESPONSE)
 

@@ -1,33 +1,36 @@
-"""Conversations to train on: Feedback Collection, chats, prompts with responses; from files or the hub."""
+"""Conversations to train on, read from files or the hub."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import glob
+import json
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
 
-from datasets import Dataset, IterableDataset, load_dataset
+from datasets import Dataset, Features, IterableDataset, Value, load_dataset
+from datasets.exceptions import DatasetGenerationError
+from datasets.table import CastError
 
 from dspy_diffusion_infill.errors import SettingsError
-from dspy_diffusion_infill.judges.templates import Rubric, template
-from dspy_diffusion_infill.prompts.canvas import Role
+from dspy_diffusion_infill.training.converting import Converted
+from dspy_diffusion_infill.training.forms import conversation, form_of, known_forms
 
 Rows = Dataset | IterableDataset
-Row = Mapping[str, Any]
-Turns = list[dict[str, str]]
-"""`role` and `content` of each turn."""
 
 _FILES = {".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+_TURNS = Features({"messages": [{"role": Value("string"), "content": Value("string")}]})
+UNREADABLE = (OSError, ValueError, DatasetGenerationError, StopIteration)
+"""What `datasets` raises for data that it cannot read."""
 
 
 def read(source: str, *, streaming: bool = False) -> Rows:
     """Read conversations, whatever form they are kept in.
 
     The columns tell the form: `messages` (role and content of each turn); `prompt` with `response` or
-    `completion`; `instruction` with `output`, as in the hub's Feedback Collection; or the fields of a
-    feedback record (`instruction`, `response`, `reference_answer`, `criteria`, `score1_description` to
-    `score5_description`, `feedback`, `score`). Other columns are left out.
+    `completion`, each a text or turns; `instruction` with `output`, as in the hub's Feedback Collection, and
+    with `input` or without, as Alpaca has it; or the fields of a feedback record (`instruction`, `response`,
+    `reference_answer`, `criteria`, `score1_description` to `score5_description`, `feedback`, `score`). A text
+    may be a number, or a list of parts with `text`. Other columns are left out.
 
     Args:
         source: A .json, .jsonl or .parquet file, a folder of such files, or a hub id. Its "train" split.
@@ -37,76 +40,59 @@ def read(source: str, *, streaming: bool = False) -> Rows:
         Rows with one column, `messages`.
 
     Raises:
-        SettingsError: If there is no such source, it is empty, or its columns have none of the forms.
+        SettingsError: If there is no such source, it is empty, it has none of the forms, or a row has not.
     """
-    rows = _load(source, streaming)
-    columns = _columns(rows, source)
-    form = next((form for needs, form in _FORMS if columns.issuperset(needs)), None)
-    if form is None:
-        known = "; ".join(", ".join(needs) for needs, _ in _FORMS)
+    try:
+        rows = _load(Path(source).expanduser(), source, streaming)
+        columns = frozenset(next(iter(rows), {}))
+    except UNREADABLE as error:
         raise SettingsError(
-            f"data must have the columns of one of these forms: {known}; "
+            "data must be a .json, .jsonl or .parquet file, a folder of them, or a hub id; got "
+            f"{source!r}: {_reason(Path(source).expanduser(), error)}"
+        ) from error
+    if not columns:
+        raise SettingsError(f"data must hold at least one row; {source!r} holds none.")
+    form = form_of(columns)
+    if form is None:
+        raise SettingsError(
+            f"data must have the columns of one of these forms: {known_forms()}; "
             f"{source!r} has {', '.join(sorted(columns))}."
         )
-    return rows.map(partial(_row, form=form), remove_columns=sorted(columns))
+    to_turns = Converted(partial(conversation, form=form, source=source))
+    return rows.map(to_turns, with_indices=True, remove_columns=sorted(columns), features=_TURNS)
 
 
-def _load(source: str, streaming: bool) -> Rows:
-    path = Path(source).expanduser()
-    try:
-        if builder := _FILES.get(path.suffix):
-            return load_dataset(builder, data_files=str(path), split="train", streaming=streaming)  # pyright: ignore[reportReturnType]
-        return load_dataset(source, split="train", streaming=streaming)  # pyright: ignore[reportReturnType]
-    except (FileNotFoundError, ConnectionError, ValueError) as error:
-        raise SettingsError(
-            f"data must be a .json, .jsonl or .parquet file, a folder of them, or a hub id; got {source!r}: "
-            f"{error}"
-        ) from error
+def _load(path: Path, source: str, streaming: bool) -> Rows:
+    builder = _FILES.get(path.suffix.lower())
+    if builder and path.is_file():
+        if not path.stat().st_size:
+            return Dataset.from_list([])
+        files = glob.escape(str(path))
+        return load_dataset(builder, data_files=files, split="train", streaming=streaming)  # pyright: ignore[reportReturnType]
+    if builder:
+        raise FileNotFoundError("there is no such file.")
+    name = str(path) if path.is_dir() else source
+    return load_dataset(name, split="train", streaming=streaming)  # pyright: ignore[reportReturnType]
 
 
-def _columns(rows: Rows, source: str) -> frozenset[str]:
-    for row in rows:
-        return frozenset(row)
-    raise SettingsError(f"data must hold at least one row; {source!r} holds none.")
+def _reason(path: Path, error: Exception) -> str:
+    """Why a source cannot be read: its first broken line, or else what the library says."""
+    if path.suffix.lower() == ".jsonl" and path.is_file() and (fault := _fault(path)):
+        return fault
+    if isinstance(error.__cause__, CastError):
+        return "its files have different columns. Give each file of its own form as a source."
+    return str(error.__cause__ or error).partition("\n")[0]
 
 
-def _row(row: Row, form: Callable[[Row], Turns]) -> dict[str, Turns]:
-    return {"messages": form(row)}
-
-
-def _chat(row: Row) -> Turns:
-    for turn in row["messages"]:
-        if turn["role"] not in get_args(Role):
-            raise SettingsError(
-                f"role must be one of {', '.join(map(repr, get_args(Role)))}; got {turn['role']!r}. "
-                "Leave out conversations with other turns, or write those as text of a user turn."
-            )
-    return [{"role": turn["role"], "content": turn["content"]} for turn in row["messages"]]
-
-
-def _pair(row: Row, prompt: str, response: str) -> Turns:
-    return [{"role": "user", "content": row[prompt]}, {"role": "assistant", "content": row[response]}]
-
-
-def _feedback(row: Row) -> Turns:
-    """As Feedback Collection prints a record (arXiv:2604.03677, App. J.1)."""
-    rubric = Rubric(row["criteria"], {score: row[f"score{score}_description"] for score in range(1, 6)})
-    asking = template("judge").with_rubric(rubric)
-    answer = f"{row['feedback']} [RESULT] {row['score']}"
-    return [
-        {"role": "user", "content": asking.page(asking.text, row)},
-        {"role": "assistant", "content": answer},
-    ]
-
-
-_RUBRIC = [f"score{score}_description" for score in range(1, 6)]
-_FORMS: tuple[tuple[list[str], Callable[[Row], Turns]], ...] = (
-    (["messages"], _chat),
-    (
-        ["instruction", "response", "reference_answer", "criteria", *_RUBRIC, "feedback", "score"],
-        _feedback,
-    ),
-    (["prompt", "response"], partial(_pair, prompt="prompt", response="response")),
-    (["prompt", "completion"], partial(_pair, prompt="prompt", response="completion")),
-    (["instruction", "output"], partial(_pair, prompt="instruction", response="output")),
-)
+def _fault(path: Path) -> str | None:
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                found = json.loads(line.decode("utf-8-sig")) if line.strip() else {}
+            except UnicodeDecodeError:
+                return f"line {number} is not UTF-8. Save the file as UTF-8."
+            except ValueError as error:
+                return f"line {number} is not JSON: {error}. Correct it, or leave it out."
+            if not isinstance(found, dict):
+                return f"line {number} is no object with columns. Correct it, or leave it out."
+    return None

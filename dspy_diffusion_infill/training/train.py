@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from transformers import PreTrainedModel, Trainer, TrainingArguments
 from dspy_diffusion_infill.errors import ModelError, SettingsError
 from dspy_diffusion_infill.training.loss import IGNORED, masked_losses
 from dspy_diffusion_infill.training.saving import writing
+from dspy_diffusion_infill.training.work import last_checkpoint
 
 
 class Batches(Dataset):
@@ -208,13 +208,6 @@ def train(
     return trainer
 
 
-def last_checkpoint(output: Path) -> str | None:
-    """The newest checkpoint that was written to its end: Trainer writes its state last."""
-    found = [path for path in output.glob("checkpoint-*") if _is_whole(path)]
-    newest = max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-    return newest and str(newest)
-
-
 def fast_in_bf16(use_cpu: bool) -> bool:
     """Whether to compute in bfloat16, with float32 weights.
 
@@ -234,14 +227,6 @@ def _own_share(accumulation: int) -> int:
             f"got {accumulation}."
         )
     return accumulation // processes
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 def _total_weight(batch: dict[str, Tensor]) -> Tensor:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from dspy_diffusion_infill.errors import SettingsError
-from dspy_diffusion_infill.training.train import last_checkpoint
 
 Record = dict[str, Any]
 """What a run is, by name; two runs with equal records come to equal ends."""
@@ -85,6 +84,13 @@ def finish(work: Path, done: Path, output: Path) -> None:
         work.rmdir()
 
 
+def last_checkpoint(output: Path) -> str | None:
+    """The newest checkpoint that was written to its end: Trainer writes its state last."""
+    found = [path for path in output.glob("checkpoint-*") if _is_whole(path)]
+    newest = max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    return newest and str(newest)
+
+
 def as_record(**what: Any) -> Record:
     """As it is read back from JSON."""
     return json.loads(json.dumps(what))
@@ -104,3 +110,11 @@ def _is_empty(work: Path) -> bool:
 
 def _has_checkpoint(work: Path) -> bool:
     return any(path.name.endswith("-done") or last_checkpoint(path) for path in work.glob(_STAGES))
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True

@@ -1,11 +1,9 @@
 """From files to encoded examples: forms, cutting, counting, mixing, and drawing by number."""
 
-import json
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,63 +12,9 @@ from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.training import converting, corpus
 from dspy_diffusion_infill.training.corpus import Corpus, Stream, answered, encoded, truncate
 from dspy_diffusion_infill.training.data import Example
-from dspy_diffusion_infill.training.sources import read
 from tests.training.conftest import write_rows
 
 pytestmark = pytest.mark.usefixtures("own_cache")
-
-FEEDBACK = {
-    "instruction": "Write a line.", "response": "A line.", "reference_answer": "The line.",
-    "criteria": "Is it one line?", **{f"score{n}_description": f"grade {n}" for n in range(1, 6)},
-    "feedback": "It is one.", "score": "5", "annotator": "nobody",
-}  # fmt: skip
-FORMS = [
-    {"messages": [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "4"}], "id": 1},
-    {"prompt": "Hi.", "response": "4"},
-    {"prompt": "Hi.", "completion": "4"},
-    {"instruction": "Hi.", "output": "4", "orig_score": "4"},
-]
-
-
-def contents(source: str, *, streaming: bool = False) -> list[list[tuple[str, str]]]:
-    rows = read(source, streaming=streaming)
-    return [[(turn["role"], turn["content"]) for turn in row["messages"]] for row in rows]
-
-
-@pytest.mark.parametrize("row", FORMS, ids=["messages", "response", "completion", "output"])
-def test_every_form_gives_the_same_conversation(row: dict, tmp_path: Path):
-    source = write_rows(tmp_path / "rows.jsonl", [row])
-    assert contents(source) == [[("user", "Hi."), ("assistant", "4")]]
-    assert contents(source, streaming=True) == contents(source)
-
-
-def test_json_parquet_and_folders_are_read(tmp_path: Path):
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "rows.json").write_text(json.dumps(FORMS[1:2]))
-    Dataset.from_list(FORMS[1:2]).to_parquet(tmp_path / "rows.parquet")
-    write_rows(tmp_path / "folder" / "train.jsonl", FORMS[1:2])
-    for name in ("rows.json", "rows.parquet", "folder"):
-        assert contents(str(tmp_path / name)) == [[("user", "Hi."), ("assistant", "4")]]
-
-
-def test_a_feedback_record_becomes_the_judges_prompt_and_reply(tmp_path: Path):
-    (((_, prompt), (_, reply)),) = contents(write_rows(tmp_path / "rows.jsonl", [FEEDBACK]))
-    assert prompt.startswith("###Task Description:")
-    assert "###Response to evaluate:\nA line.\n" in prompt
-    assert prompt.endswith("[Is it one line?]\n" + "\n".join(f"Score {n}: grade {n}" for n in range(1, 6))
-                           + "\n\n###Feedback: ")  # fmt: skip
-    assert reply == "It is one. [RESULT] 5"
-
-
-def test_what_cannot_be_read_is_refused_with_its_reason(tmp_path: Path):
-    with pytest.raises(SettingsError, match=r"forms: messages; .*prompt, response; .*has question\."):
-        read(write_rows(tmp_path / "odd.jsonl", [{"question": "Why?"}]))
-    with pytest.raises(SettingsError, match=r"data must be a \.json, .*got '.*none\.jsonl'"):
-        read(str(tmp_path / "none.jsonl"))
-    tool = {"messages": [{"role": "tool", "content": "4"}]}
-    with pytest.raises(SettingsError, match="role must be one of 'system', 'user', 'assistant'; got 'tool'"):
-        read(write_rows(tmp_path / "tool.jsonl", [tool]))
-
 
 EXAMPLE = Example(
     ids=tuple(range(10)),

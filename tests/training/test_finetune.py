@@ -19,8 +19,8 @@ from dspy_diffusion_infill.training.finetune import Plan, finetune, prepare
 from dspy_diffusion_infill.training.saving import adapted, merged, save
 from dspy_diffusion_infill.training.settings import Settings, defaults
 from dspy_diffusion_infill.training.start import read_start, read_weights
-from dspy_diffusion_infill.training.train import last_checkpoint
 from dspy_diffusion_infill.training.updates import Updates
+from dspy_diffusion_infill.training.work import last_checkpoint
 from tests.training.conftest import write_rows
 
 pytestmark = pytest.mark.usefixtures("own_cache")

@@ -1,0 +1,163 @@
+"""From files to conversations: every form, and what is said of what has none."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset
+
+from dspy_diffusion_infill.errors import SettingsError
+from dspy_diffusion_infill.training.corpus import Stream
+from dspy_diffusion_infill.training.sources import read
+from tests.training.conftest import write_rows
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+FEEDBACK = {
+    "instruction": "Write a line.", "response": "A line.", "reference_answer": "The line.",
+    "criteria": "Is it one line?", **{f"score{n}_description": f"grade {n}" for n in range(1, 6)},
+    "feedback": "It is one.", "score": "5", "annotator": "nobody",
+}  # fmt: skip
+FORMS = [
+    {"messages": [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "4"}], "id": 1},
+    {"prompt": "Hi.", "response": "4"},
+    {"prompt": "Hi.", "completion": "4"},
+    {"instruction": "Hi.", "output": "4", "orig_score": "4"},
+]
+
+
+def contents(source: str, *, streaming: bool = False) -> list[list[tuple[str, str]]]:
+    rows = read(source, streaming=streaming)
+    return [[(turn["role"], turn["content"]) for turn in row["messages"]] for row in rows]
+
+
+@pytest.mark.parametrize("row", FORMS, ids=["messages", "response", "completion", "output"])
+def test_every_form_gives_the_same_conversation(row: dict, tmp_path: Path):
+    source = write_rows(tmp_path / "rows.jsonl", [row])
+    assert contents(source) == [[("user", "Hi."), ("assistant", "4")]]
+    assert contents(source, streaming=True) == contents(source)
+
+
+def test_json_parquet_and_folders_are_read(tmp_path: Path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "rows.json").write_text(json.dumps(FORMS[1:2]))
+    Dataset.from_list(FORMS[1:2]).to_parquet(tmp_path / "rows.parquet")
+    write_rows(tmp_path / "folder" / "train.jsonl", FORMS[1:2])
+    for name in ("rows.json", "rows.parquet", "folder"):
+        assert contents(str(tmp_path / name)) == [[("user", "Hi."), ("assistant", "4")]]
+
+
+def test_a_feedback_record_becomes_the_judges_prompt_and_reply(tmp_path: Path):
+    (((_, prompt), (_, reply)),) = contents(write_rows(tmp_path / "rows.jsonl", [FEEDBACK]))
+    assert prompt.startswith("###Task Description:")
+    assert "###Response to evaluate:\nA line.\n" in prompt
+    assert prompt.endswith("[Is it one line?]\n" + "\n".join(f"Score {n}: grade {n}" for n in range(1, 6))
+                           + "\n\n###Feedback: ")  # fmt: skip
+    assert reply == "It is one. [RESULT] 5"
+
+
+def chat(content: Any) -> dict:
+    return {"messages": [{"role": "user", "content": content}, {"role": "assistant", "content": "4"}]}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "Hi.", "response": 4},
+        {
+            "prompt": [{"role": "user", "content": "Hi."}],
+            "completion": [{"role": "assistant", "content": "4"}],
+        },
+        chat([{"type": "text", "text": "H"}, {"type": "text", "text": "i."}]),
+        {"instruction": "Hi.", "input": "", "output": "4"},
+        {"instruction": "Hi.", "input": None, "output": "4"},
+    ],
+)
+def test_labels_parts_turns_and_empty_inputs_are_read_as_they_are_meant(row: dict, tmp_path: Path):
+    source = write_rows(tmp_path / "data[1].jsonl", [row])
+    assert contents(source) == [[("user", "Hi."), ("assistant", "4")]]
+
+
+def test_what_an_instruction_is_about_is_read_with_it(tmp_path: Path):
+    row = {"instruction": "Translate.", "input": "bonjour", "output": "hello"}
+    assert contents(write_rows(tmp_path / "a.jsonl", [row])) == [
+        [("user", "Translate.\n\nbonjour"), ("assistant", "hello")]
+    ]
+
+
+GOOD = {"prompt": "Hi.", "response": "4"}
+UNFIT = [
+    (
+        [GOOD, {"prompt": "Hi."}],
+        r"response must be text.*got None, in row 2 of '.*rows\.jsonl'\. Correct that row",
+    ),
+    ([chat("Hi."), {"messages": None}], "messages must be a list of turns; got None, in row 2"),
+    ([{"messages": "Hi."}], "messages must be a list of turns; got 'Hi.', in row 1"),
+    ([{"messages": [{"role": "user"}]}], "content of the user turn must be text.*got None, in row 1"),
+    ([chat(None)], "content of the user turn must be text.*got None, in row 1"),
+    ([chat([{"type": "image", "url": "x"}])], "content of the user turn must be text.*got .*image"),
+    (
+        [{"messages": [{"role": "tool", "content": "4"}]}],
+        "role must be one of 'system', 'user', 'assistant'; got 'tool'",
+    ),
+    ([FEEDBACK | {"reference_answer": None}], "reference_answer must be text.*got None, in row 1"),
+]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(("rows", "why"), UNFIT)
+def test_a_row_without_its_form_is_refused_by_number(
+    rows: list[dict], why: str, streaming: bool, tmp_path: Path
+):
+    source = write_rows(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(SettingsError, match=why):
+        list(read(source, streaming=streaming))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (b"", r"data must hold at least one row; '.*' holds none"),
+        (
+            b'{"prompt": "a", "response": "b"}\n{"prompt": "x", \n',
+            r"got '.*rows\.jsonl': line 2 is not JSON: ",
+        ),
+        (
+            '{"prompt": "\u00e9", "response": "b"}\n'.encode("latin-1"),
+            "line 1 is not UTF-8. Save the file as UTF-8",
+        ),
+        (b'{"prompt": "a", "response": "b"}\n4\n', "line 2 is no object with columns"),
+    ],
+)
+def test_a_broken_file_is_refused_by_line(text: bytes, why: str, streaming: bool, tmp_path: Path):
+    (tmp_path / "rows.jsonl").write_bytes(text)
+    with pytest.raises(SettingsError, match=why):
+        read(str(tmp_path / "rows.jsonl"), streaming=streaming)
+
+
+def test_sources_that_are_none_are_refused_with_their_reason(tmp_path: Path):
+    with pytest.raises(SettingsError, match=r"forms: messages; .*prompt, response; .*has question\."):
+        read(write_rows(tmp_path / "odd.jsonl", [{"question": "Why?"}]))
+    with pytest.raises(
+        SettingsError, match=r"data must be a \.json, .*got '.*none\.jsonl': there is no such file"
+    ):
+        read(str(tmp_path / "none.jsonl"))
+    (tmp_path / "folder").mkdir()
+    write_rows(tmp_path / "folder" / "a.jsonl", [GOOD])
+    write_rows(tmp_path / "folder" / "b.jsonl", [{"question": "Why?"}])
+    with pytest.raises(SettingsError, match=r"data must be .*folder': its files have different columns"):
+        read(str(tmp_path / "folder"))
+
+
+def test_a_stream_that_breaks_off_is_refused_in_one_sentence():
+    class Broken:
+        def shuffle(self, **_: object):
+            return self
+
+        def __iter__(self):
+            raise ValueError("JSON parse error")
+
+    with pytest.raises(SettingsError, match="readable to their end; this stream is not: JSON parse error"):
+        Stream(Broken(), seed=0, kept=1)[0]  # pyright: ignore[reportArgumentType]
