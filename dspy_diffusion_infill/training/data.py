@@ -17,11 +17,17 @@ from dspy_diffusion_infill.engine.vocabulary import Vocabulary
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.prompts.canvas import Message
 from dspy_diffusion_infill.training.loss import IGNORED
-from dspy_diffusion_infill.training.masking import Objective, full_sequence, response_only, rest
+from dspy_diffusion_infill.training.masking import (
+    Objective,
+    exact_count,
+    full_sequence,
+    response_only,
+    rest,
+)
 from dspy_diffusion_infill.training.packing import Noised, lay_out
 
 Weighting = Literal["mean", "inverse_t"]
-"""Of the masked tokens' losses: the paper's plain mean, or LLaDA's 1/t."""
+"""Of the masked tokens' losses: the paper's plain mean, or LLaDA's 1/t, which bounds the likelihood."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +122,17 @@ def noise(
         seed: Of this one draw.
         mask_token_id: The absorbing state.
         t: Noise level; None draws it.
-        weighting: "mean" for equal weights, "inverse_t" for LLaDA's 1/t. The latter takes t as the share of
-            maskable tokens that came out masked, LLaDA's Eq. 6: the same mean, and less variance.
+        weighting: "mean" for the paper's masks and equal weights; "inverse_t" for LLaDA's likelihood bound,
+            of the prompt and response with "fs", else of the response: `exact_count` of n tokens are masked,
+            k of them, and weigh n / k.
     """
-    masked, clean = mask(example, objective, seed, t), torch.tensor(example.ids)
-    weights = None
+    clean, weights = torch.tensor(example.ids), None
     if weighting == "inverse_t":
-        maskable = sum(example.maskable if objective == "fs" else example.response)
-        weights = masked * (maskable / masked.sum())
+        maskable = torch.tensor(example.maskable if objective == "fs" else example.response)
+        masked = exact_count(maskable, torch.Generator().manual_seed(seed), t)
+        weights = masked * (maskable.sum() / masked.sum())
+    else:
+        masked = mask(example, objective, seed, t)
     blind = None
     if example.context_start is not None:
         blind = torch.arange(len(example.ids)) >= example.context_start

@@ -33,7 +33,7 @@ class HeldOut:
     """Measures losses of prompts given their responses, and of responses given their prompts, apart.
 
     The examples and their masks stay the same from one time to the next. A perplexity is the exponential of
-    the likelihood bound per token: the losses weighed by 1/t.
+    the likelihood bound per token, estimated with one draw of `exact_count` an example.
 
     Args:
         examples: Not trained on.

@@ -1,13 +1,16 @@
 """Which tokens of a conversation may be masked, and which are the response."""
 
+from collections import Counter
+
 import pytest
 import torch
 
 from dspy_diffusion_infill.engine.vocabulary import Vocabulary
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.prompts.canvas import Message
-from dspy_diffusion_infill.training.data import Example, collate, encode, mask
+from dspy_diffusion_infill.training.data import Example, collate, encode, mask, noise
 from dspy_diffusion_infill.training.loss import IGNORED
+from dspy_diffusion_infill.training.masking import Objective
 
 TURNS = [
     Message.text("system", "Rate the text."),
@@ -68,6 +71,20 @@ def test_the_noise_of_a_row_depends_on_its_seed_alone(vocabulary: Vocabulary):
     example = encode(TURNS, vocabulary)
     assert torch.equal(mask(example, "fs", 5), mask(example, "fs", 5))
     assert any(not torch.equal(mask(example, "fs", 5), mask(example, "fs", seed)) for seed in range(6, 12))
+
+
+@pytest.mark.parametrize("objective", ["fs", "ro"])
+def test_weighed_by_inverse_t_every_count_of_masks_weighs_as_much_as_another(objective: Objective):
+    """LLaDA's Eq. 6: of n tokens, the mean loss with k masks weighs 1 / n for each k."""
+    flags = (False, True, True, True)
+    example, found = Example((9, 10, 11, 12), flags, flags), Counter[int]()
+    for seed in range(6000):
+        noised = noise(example, objective, seed, 5, weighting="inverse_t")
+        assert noised.weights is not None
+        assert float(noised.weights.sum()) == pytest.approx(3)
+        found[int((noised.labels != IGNORED).sum())] += 1
+    assert sorted(found) == [1, 2, 3]
+    assert all(abs(count - 2000) < 220 for count in found.values())  # six standard deviations
 
 
 def test_an_unknown_objective_is_refused(vocabulary: Vocabulary):

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dspy_diffusion_infill.training.masking import full_sequence, response_only, rest
+from dspy_diffusion_infill.training.masking import exact_count, full_sequence, response_only, rest
 
 NUM_DRAWS = 4000
 
@@ -17,7 +17,7 @@ def draws(mask, positions: torch.Tensor) -> torch.Tensor:
 
 @given(st.lists(st.booleans(), min_size=1, max_size=30).filter(any), st.integers(0, 2**32))
 def test_only_what_may_be_masked_is_masked_and_never_nothing(maskable: list[bool], seed: int):
-    for mask in (full_sequence, response_only):
+    for mask in (full_sequence, response_only, exact_count):
         positions = torch.tensor(maskable)
         masked = mask(positions, torch.Generator().manual_seed(seed))
         assert masked.any()
@@ -60,6 +60,16 @@ def test_response_only_masks_each_token_with_one_probability_per_draw():
     assert abs(found[1] - 2000) < 190, "a draw of zero masks masks one"
     assert abs(found[2] - 1000) < 165
     assert abs(found[3] - 1000) < 165
+
+
+def test_an_exact_count_is_as_likely_one_as_another_up_to_all():
+    counts = draws(exact_count, torch.tensor([True, False, True, True, True])).sum(1)
+    found = [int((counts == k).sum()) for k in range(5)]
+    assert found[0] == 0
+    assert all(abs(count - 1000) < 165 for count in found[1:])
+    levels = [int(exact_count(torch.ones(4, dtype=torch.bool), torch.Generator(), t).sum())
+              for t in (0.0, 0.24, 0.25, 0.99)]  # fmt: skip
+    assert levels == [1, 1, 2, 4]
 
 
 def test_response_only_leaves_the_prompt_clean():

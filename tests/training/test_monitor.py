@@ -9,7 +9,8 @@ from transformers import LlamaForCausalLM
 
 from dspy_diffusion_infill.engine.vocabulary import Vocabulary
 from dspy_diffusion_infill.prompts.canvas import Message
-from dspy_diffusion_infill.training.data import encode
+from dspy_diffusion_infill.training import monitor
+from dspy_diffusion_infill.training.data import Example, encode
 from dspy_diffusion_infill.training.loss import IGNORED
 from dspy_diffusion_infill.training.monitor import HeldOut
 
@@ -33,6 +34,22 @@ def test_a_model_that_knows_nothing_is_as_perplexed_as_it_has_tokens(
     for part in ("prompt", "response"):
         assert found[f"{part}_loss"] == pytest.approx(math.log(size), rel=1e-5)
         assert found[f"{part}_perplexity"] == pytest.approx(size, rel=1e-4)
+
+
+def test_a_perplexity_bounds_that_of_a_model_whose_distribution_is_known(
+    model: LlamaForCausalLM, vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
+):
+    """Responses are AA or BB: log 2 for two tokens. One mask costs nothing, two cost log 2 each."""
+
+    def losses(model: object, ids: torch.Tensor, labels: torch.Tensor, *_: object, **__: object):
+        alone = (labels != IGNORED).sum(1, keepdim=True) == 1
+        return torch.where(alone, 0.0, math.log(2)).expand_as(labels)[labels != IGNORED]
+
+    monkeypatch.setattr(monitor, "masked_losses", losses)
+    response = (False, True, True)
+    examples = [Example((5, 20 + n % 2, 20 + n % 2), response, response) for n in range(400)]
+    found = HeldOut(examples, vocabulary, shift=0, seed=0, num_samples=0)(model)
+    assert found["response_perplexity"] == pytest.approx(math.sqrt(2), rel=1e-2)  # levels are stratified
 
 
 def test_prompts_are_masked_beside_clean_responses_and_the_other_way_round(
