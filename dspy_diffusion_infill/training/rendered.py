@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,15 @@ import dspy
 
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.prompts.canvas import Message
-from dspy_diffusion_infill.prompts.render import Fields, is_complete, render_prompt, render_turns
+from dspy_diffusion_infill.prompts.render import (
+    Fields,
+    is_complete,
+    render_prompt,
+    render_turns,
+    signature_of,
+)
+
+logger = logging.getLogger(__name__)
 
 Turns = list[dict[str, str]]
 
@@ -21,6 +30,9 @@ def render_program(
     program: dspy.Module, trainset: Sequence[Fields], *, shots: Sequence[int] = (1, 3), seed: int = 0
 ) -> list[Turns]:
     """Lay out every predictor's prompt with every example that has all its fields, as canvases are laid out.
+
+    A predictor of which no example has all fields is shown those that exist, as the optimizer does, and named
+    in a warning: what is missing is then written as missing, in the responses too.
 
     Args:
         program: Its predictors, with their instructions and demos, through the active adapter. Not modified.
@@ -32,14 +44,15 @@ def render_program(
         Conversations: one for each predictor, example and number of shots.
 
     Raises:
-        SettingsError: If no predictor has an example with all its fields, or `shots` is not positive.
+        SettingsError: If no predictor has an example with an input and an output, or `shots` is not positive.
     """
     if not shots or min(shots) < 1:
         raise SettingsError(f"shots must be numbers of at least 1; got {list(shots)}.")
     random = Random(seed)
     conversations = []
-    for _, predictor in program.named_predictors():
-        turns = [render_turns(predictor, example) for example in trainset if is_complete(predictor, example)]
+    for name, predictor in program.named_predictors():
+        turns = [turns for example in _shown(name, predictor, trainset)
+                 if (turns := render_turns(predictor, example))]  # fmt: skip
         prompt = render_prompt(predictor)
         for index, own in enumerate(turns):
             others = turns[:index] + turns[index + 1 :]
@@ -47,8 +60,19 @@ def render_program(
                 shown = [*random.sample(others, min(count - 1, len(others))), own]
                 conversations.append([_turn(message) for part in (prompt, *shown) for message in part])
     if not conversations:
-        raise SettingsError("trainset must hold an example with every field of some predictor; got none.")
+        raise SettingsError(
+            "trainset must hold an example with an input and an output of some predictor; got none."
+        )
     return conversations
+
+
+def _shown(name: str, predictor: dspy.Predict, trainset: Sequence[Fields]) -> list[Fields]:
+    complete = [example for example in trainset if is_complete(predictor, example)]
+    if not complete:
+        fields = [field for field in signature_of(predictor).fields
+                  if not any(example.get(field) is not None for example in trainset)]  # fmt: skip
+        logger.warning("No example has all fields of predictor %r; missing: %s.", name, ", ".join(fields))
+    return complete or list(trainset)
 
 
 def write_program(path: Path, conversations: Sequence[Turns]) -> None:

@@ -59,6 +59,13 @@ def test_every_example_is_answered_last_after_others_and_incomplete_predictors_a
     assert found != render_program(Chain(), EXAMPLES, shots=(1, 3), seed=8)
 
 
+def test_a_predictor_no_example_is_complete_for_is_shown_what_there_is(caplog: pytest.LogCaptureFixture):
+    program = dspy.ChainOfThought("question -> answer")
+    (turns,) = render_program(program, [dspy.Example(question="2+2", answer="four")], shots=(1,))
+    assert "four" in turns[-1]["content"]
+    assert "No example has all fields of predictor 'predict'; missing: reasoning." in caplog.text
+
+
 def test_conversations_are_written_as_training_reads_them(tmp_path: Path):
     conversations = render_program(Chain(), EXAMPLES, shots=(1,))
     write_program(tmp_path / "program.jsonl", conversations)
@@ -67,7 +74,9 @@ def test_conversations_are_written_as_training_reads_them(tmp_path: Path):
 
 
 def test_what_cannot_be_laid_out_is_refused():
-    with pytest.raises(SettingsError, match="an example with every field of some predictor; got none"):
+    with pytest.raises(
+        SettingsError, match="an example with an input and an output of some predictor; got none"
+    ):
         render_program(Chain(), [dspy.Example(review="Film.")])
     with pytest.raises(SettingsError, match=r"shots must be numbers of at least 1; got \[0\]"):
         render_program(Chain(), EXAMPLES, shots=(0,))
