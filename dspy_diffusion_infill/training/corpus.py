@@ -35,7 +35,7 @@ class Examples(Protocol):
 
 
 def truncate(example: Example, max_tokens: int) -> Example:
-    """Cut an example to a length: first the longest part of its prompt, at its end, then its own end.
+    """Cut an example to a length: first the parts of its prompt, the longest first, at their ends; then its own.
 
     The response is what the prompt is infilled from, so that it is cut last.
 
@@ -47,8 +47,8 @@ def truncate(example: Example, max_tokens: int) -> Example:
     excess = len(example.ids) - max_tokens
     if excess <= 0:
         return example
-    longest = max(_prompt_parts(example), key=len, default=range(0))
-    cut = range(max(longest.start, longest.stop - excess), longest.stop)
+    by_length = sorted(_prompt_parts(example), key=len, reverse=True)
+    cut = frozenset([at for part in by_length for at in reversed(part)][:excess])
     kept = [at for at in range(len(example.ids)) if at not in cut][:max_tokens]
     return Example(
         tuple(example.ids[at] for at in kept),

@@ -26,7 +26,8 @@ EXAMPLE = Example(
 def test_the_longest_part_of_the_prompt_is_cut_at_its_end_and_the_response_last():
     assert truncate(EXAMPLE, 10) is EXAMPLE
     assert truncate(EXAMPLE, 8).ids == (0, 1, 2, 3, 4, 7, 8, 9)
-    assert truncate(EXAMPLE, 6).ids == (0, 1, 2, 3, 7, 8)
+    assert truncate(EXAMPLE, 6).ids == (0, 1, 3, 7, 8, 9)
+    assert truncate(EXAMPLE, 4).ids == (0, 3, 7, 8)
     assert truncate(EXAMPLE, 8).response == (False,) * 6 + (True, True)
 
 
