@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import get_args
 
+from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
+
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.training.data import Weighting
 from dspy_diffusion_infill.training.masking import Objective
@@ -79,16 +81,19 @@ class Settings:
             )
         if self.dora and not self.lora:
             raise SettingsError("dora must go with lora, the rank of its adapters; got lora=0.")
-        self._check_positive()
+        self._check_numbers()
+        check_report(self.report_to)
 
-    def _check_positive(self) -> None:
+    def _check_numbers(self) -> None:
         for name in ("learning_rate", "max_tokens", "epochs", "updates", "monitor_updates", "save_updates"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise SettingsError(f"{name} must be above 0; got {value}.")
+            if value is not None and not 0 < value < math.inf:
+                raise SettingsError(f"{name} must be above 0 and finite; got {value}.")
         for name in ("warmup_updates", "lora", "held_out"):
             if getattr(self, name) < 0:
                 raise SettingsError(f"{name} must be at least 0; got {getattr(self, name)}.")
+        if not 0 <= self.seed < 2**32:
+            raise SettingsError(f"seed must be at least 0 and below 2^32; got {self.seed}.")
 
     def num_updates(self, stage: Objective, num_examples: int) -> int:
         """Updates of a stage.
@@ -100,6 +105,18 @@ class Settings:
         """
         epochs = EPOCHS[stage] if self.epochs is None else self.epochs
         return self.updates or math.ceil(epochs * num_examples / self.batch)
+
+
+def check_report(report_to: str) -> None:
+    """Refuse to report to what is not installed."""
+    if report_to in ("none", "all"):
+        return
+    known = sorted({*get_available_reporting_integrations()} & {*INTEGRATION_TO_CALLBACK})
+    if report_to not in known:
+        raise SettingsError(
+            f"report_to must be none, all, or one that is installed ({', '.join(known) or 'none is'}); "
+            f"got {report_to!r}. Install it, or leave this out."
+        )
 
 
 def defaults(start: Start) -> Settings:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
 from dspy_diffusion_infill.engine import dream, llada
@@ -19,6 +19,8 @@ from dspy_diffusion_infill.errors import ModelError
 Family = Literal["llada", "dream"]
 
 _FAMILIES: dict[str, Family] = {"llada": "llada", "llama": "llada", "Dream": "dream", "qwen2": "dream"}
+
+_SIZES = ("max_position_embeddings", "vocab_size", "num_hidden_layers", "hidden_size", "intermediate_size")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +51,15 @@ def read_start(source: str) -> Start:
     """
     folder = find_folder(source)
     settings = read_config(folder)
+    if not isinstance(settings, dict):
+        raise ModelError(f"config.json of {source!r} must be an object with settings; it is {settings!r}.")
     family = _FAMILIES.get(settings.get("model_type", ""))
     if family is None:
         raise ModelError(
             "A model to train must be a LLaDA or a Dream, published or in the shape of Llama or Qwen2; "
             f"config.json of {source!r} says {settings.get('model_type')!r}."
         )
+    _check_sizes(settings, source)
     length = settings.get("max_sequence_length") or settings["max_position_embeddings"]
     if family == "llada":
         num_ids = settings.get("embedding_size") or settings["vocab_size"]
@@ -81,9 +86,23 @@ def read_weights(start: Start, folder: Path | None = None) -> PreTrainedModel:
     return network.requires_grad_(True).train()
 
 
+def _check_sizes(settings: dict[str, Any], source: str) -> None:
+    if settings["model_type"] == "llada":
+        llada.llama_config(settings)
+        return
+    if lacking := [name for name in _SIZES if name not in settings]:
+        raise ModelError(f"config.json of {source!r} must hold {', '.join(lacking)}; it does not.")
+
+
 def _num_parameters(folder: Path) -> int:
-    total = 0
-    for path in weight_files(folder):
+    return sum(_num_weights(path) for path in weight_files(folder))
+
+
+def _num_weights(path: Path) -> int:
+    try:
         with safe_open(path, framework="pt") as weights:
-            total += sum(torch.Size(weights.get_slice(name).get_shape()).numel() for name in weights.keys())  # noqa: SIM118
-    return total
+            return sum(torch.Size(weights.get_slice(name).get_shape()).numel() for name in weights.keys())  # noqa: SIM118
+    except SafetensorError as error:
+        raise ModelError(
+            f"{str(path)!r} must hold whole weights: {error}. Fetch or save it again."
+        ) from error

@@ -135,6 +135,29 @@ def test_a_checkpoint_whose_weights_do_not_fit_is_not_gone_on_from(
         finetune(plan, tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        ("[1]", r"must be an object with settings; it is \[1\]"),
+        ('{"model_type": "llada"}', "config.json of a published LLaDA must hold"),
+        ('{"model_type": "qwen2", "vocab_size": 9}', "must hold max_position_embeddings, num_hidden_layers"),
+    ],
+)
+def test_a_config_that_lacks_something_is_refused(config: str, why: str, published: Path):
+    (published / "config.json").write_text(config)
+    with pytest.raises(ModelError, match=why):
+        read_start(str(published))
+
+
+def test_weights_that_break_off_are_refused(published: Path):
+    path = published / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:20_000])
+    with pytest.raises(
+        ModelError, match=r"model\.safetensors' must hold whole weights: .*Fetch or save it again"
+    ):
+        read_start(str(published))
+
+
 def test_the_system_turn_that_dream_adds_is_never_masked():
     vocabulary = Vocabulary(make_tokenizer(SPECIAL), dream.CHAT, 400)
     turns = [Message.text("user", "Rate it."), Message.text("assistant", "4")]

@@ -278,7 +278,12 @@ def test_settings_are_the_papers_by_family_and_refuse_what_cannot_be(plan: Plan)
         ({"num_batches": 33}, "num_batches must be between 1 and batch, 32; got 33"),
         ({"mix": 1.0}, "mix must be at least 0 and below 1"),
         ({"dora": True}, "dora must go with lora"),
-        ({"updates": 0}, "updates must be above 0; got 0"),
+        ({"updates": 0}, "updates must be above 0 and finite; got 0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be above 0 and finite; got nan"),
+        ({"epochs": float("inf")}, "epochs must be above 0 and finite; got inf"),
+        ({"seed": -1}, r"seed must be at least 0 and below 2\^32; got -1"),
+        ({"seed": 2**32}, r"seed must be at least 0 and below 2\^32; got 4294967296"),
+        ({"report_to": "foo"}, r"report_to must be none, all, or one that is installed .*got 'foo'"),
         ({"weighting": "t"}, "weighting must be 'mean' or 'inverse_t'; got 't'"),
     ):
         with pytest.raises(SettingsError, match=why):
