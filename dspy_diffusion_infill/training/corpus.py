@@ -35,7 +35,7 @@ class Examples(Protocol):
 
 
 def truncate(example: Example, max_tokens: int) -> Example:
-    """Cut an example to a length: first the parts of its prompt, the longest first, at their ends; then its own.
+    """Cut an example to a length: the parts of its prompt at their ends, the longest first; then its own.
 
     The response is what the prompt is infilled from, so that it is cut last.
 

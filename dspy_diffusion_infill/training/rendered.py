@@ -13,13 +13,8 @@ import dspy
 
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.prompts.canvas import Message
-from dspy_diffusion_infill.prompts.render import (
-    Fields,
-    is_complete,
-    render_prompt,
-    render_turns,
-    signature_of,
-)
+from dspy_diffusion_infill.prompts.program import signature_of
+from dspy_diffusion_infill.prompts.render import Fields, is_complete, render_prompt, render_turns
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +65,7 @@ def _shown(name: str, predictor: dspy.Predict, trainset: Sequence[Fields]) -> li
     complete = [example for example in trainset if is_complete(predictor, example)]
     if not complete:
         fields = [field for field in signature_of(predictor).fields
-                  if not any(example.get(field) is not None for example in trainset)]  # fmt: skip
+                  if not all(example.get(field) is not None for example in trainset)]  # fmt: skip
         logger.warning("No example has all fields of predictor %r; missing: %s.", name, ", ".join(fields))
     return complete or list(trainset)
 

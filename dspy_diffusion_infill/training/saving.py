@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import create_repo, upload_folder
+from huggingface_hub import create_repo, upload_folder, whoami
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+from huggingface_hub.utils import validate_repo_id
 from peft import LoraConfig, get_peft_model
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -136,9 +138,28 @@ def _clear(saving: Path) -> None:
     shutil.rmtree(saving, ignore_errors=True)
 
 
+def check_repository(repository: str) -> None:
+    """Refuse what could not be uploaded to, before anything is trained.
+
+    Raises:
+        SettingsError: If it is no hub id, or nobody is logged in.
+    """
+    try:
+        validate_repo_id(repository)
+        whoami()
+    except (HFValidationError, LocalTokenNotFoundError, HfHubHTTPError) as error:
+        raise SettingsError(
+            f"push_to_hub must be a hub id that you may write to; got {repository!r}: {error} "
+            "Correct it, or log in with 'hf auth login'."
+        ) from error
+
+
 def push(folder: Path, repository: str) -> str:
-    """Upload a checkpoint to the Hugging Face hub, with the login of its own tools; returns its address."""
-    address = create_repo(repository, exist_ok=True)
+    """Upload a checkpoint to the Hugging Face hub, with the login of its own tools; returns its address.
+
+    A repository that is not there yet is made private: what a model is trained on, it may write.
+    """
+    address = create_repo(repository, exist_ok=True, private=True)
     upload_folder(repo_id=repository, folder_path=folder)
     return str(address)
 

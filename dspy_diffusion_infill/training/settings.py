@@ -6,7 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import get_args
 
-from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
+from transformers.integrations.integration_utils import (
+    INTEGRATION_TO_CALLBACK,
+    get_available_reporting_integrations,
+)
 
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.training.data import Weighting

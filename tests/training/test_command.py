@@ -5,11 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from accelerate import PartialState
+from typer.testing import CliRunner, Result
 
 from dspy_diffusion_infill.cli import app
 from dspy_diffusion_infill.engine.model import load
 from dspy_diffusion_infill.errors import SettingsError
+from dspy_diffusion_infill.training import finetune, saving
 from tests.training.conftest import write_rows
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -36,18 +38,68 @@ def test_a_dry_run_prints_what_training_takes_and_writes_nothing(options: list[s
 
 def test_the_command_leaves_a_checkpoint(options: list[str], tmp_path: Path):
     chosen = [*options, "--stages", "ro", "--updates", "1", "--mix", "0.5", "--pack", "--stratify"]
-    ran = CliRunner().invoke(app, [*chosen, "--weighting", "inverse_t"], catch_exceptions=False)
+    ran = CliRunner().invoke(
+        app, [*chosen, "--weighting", "inverse_t", "--save-updates", "1"], catch_exceptions=False
+    )
     assert ran.exit_code == 0
     assert f"Checkpoint: {tmp_path / 'out'}" in ran.output
     assert load(str(tmp_path / "out"), device="cpu").context_length == 512
     card = (tmp_path / "out" / "README.md").read_text()
-    for line in ("| mix | 0.5 |", "| pack | True |", "| weighting | inverse_t |", "| stages | ('ro',) |"):
+    for line in (
+        "| mix | 0.5 |",
+        "| pack | True |",
+        "| weighting | inverse_t |",
+        "| save_updates | 1 |",
+        "| stages | ('ro',) |",
+    ):
         assert line in card
 
 
 def test_weights_that_are_no_numbers_are_refused(options: list[str]):
     with pytest.raises(SettingsError, match="weights must be numbers with commas between; got 'half'"):
         CliRunner().invoke(app, [*options, "--weights", "half"], catch_exceptions=False)
+
+
+def invoke(options: list[str], *more: str) -> Result:
+    return CliRunner().invoke(app, [*options, *more], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("tflops", ["0", "-5", "nan"])
+def test_what_can_be_refused_at_once_is_refused_before_anything_is_read(
+    options: list[str], tmp_path: Path, tflops: str
+):
+    nowhere = [*options, "--model", "/nowhere", "--dry-run"]
+    with pytest.raises(SettingsError, match="tflops must be above 0 and finite"):
+        invoke(nowhere, "--tflops", tflops)
+    with pytest.raises(SettingsError, match="output must not exist yet"):
+        invoke(nowhere, "--output", str(tmp_path))
+    with pytest.raises(
+        SettingsError, match=r"output must lie in a folder; got .*, but .*data\.jsonl' is a file"
+    ):
+        invoke(nowhere, "--output", str(tmp_path / "data.jsonl" / "out"))
+    with pytest.raises(SettingsError, match=r"push_to_hub must be a hub id .*got 'not valid!'"):
+        CliRunner().invoke(app, [*nowhere[:-1], "--push-to-hub", "not valid!"], catch_exceptions=False)
+
+
+def test_a_batch_alone_is_split_as_the_papers_is(options: list[str]):
+    at = options.index("--batch")
+    ran = invoke([*options[:at], *options[at + 4 :]], "--batch", "3", "--dry-run")
+    assert "updates of 3 examples" in ran.output
+
+
+@pytest.mark.parametrize("main", [True, False])
+def test_the_first_process_alone_uploads_and_to_a_private_repository(
+    options: list[str], main: bool, monkeypatch: pytest.MonkeyPatch
+):
+    made: list[object] = []
+    monkeypatch.setattr(saving, "whoami", lambda: {"name": "me"})
+    monkeypatch.setattr(saving, "create_repo", lambda name, **how: made.append((name, how)) or "address")
+    monkeypatch.setattr(saving, "upload_folder", lambda **_: None)
+    monkeypatch.setattr(finetune, "finetune", lambda *_: None)
+    monkeypatch.setattr(PartialState, "is_main_process", main)
+    ran = invoke(options, "--push-to-hub", "me/model")
+    assert made == [("me/model", {"exist_ok": True, "private": True})] * main
+    assert ("Uploaded: address" in ran.output) is main
 
 
 def test_naming_the_command_loads_no_torch():
