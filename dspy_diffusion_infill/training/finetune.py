@@ -152,7 +152,7 @@ def finetune(plan: Plan, output: Path) -> None:
 def _record(plan: Plan) -> Record:
     settings = {name: value for name, value in asdict(plan.settings).items() if name not in WITHOUT_EFFECT}
     data = {"data": plan.data, "contents of data": plan.fingerprint}
-    return as_record(model=plan.start.source, **data, **settings)
+    return as_record({"model": plan.start.source, **data, **settings})
 
 
 def _run(plan: Plan, number: int, work: Path) -> Path:

@@ -121,7 +121,7 @@ def writing(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, RuntimeError) as error:  # the last is torch.save's
         raise InfillError(
             f"The disk must take {str(path)!r}; it does not: {error}. Make room there, or name an output "
             "elsewhere. With the same output, training then goes on from its last checkpoint."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ def last_checkpoint(output: Path) -> str | None:
     return newest and str(newest)
 
 
-def as_record(**what: Any) -> Record:
+def as_record(what: Mapping[str, Any]) -> Record:
     """As it is read back from JSON."""
     return json.loads(json.dumps(what))
 

@@ -125,6 +125,11 @@ def test_a_full_disk_is_said_in_one_sentence_where_a_checkpoint_of_a_stage_is_wr
     assert not list(tmp_path.glob("saved*"))
 
 
+def test_a_disk_too_full_for_the_optimizer_is_said_in_one_sentence_too(tmp_path: Path):
+    with pytest.raises(InfillError, match=r"must take .*unexpected pos"), saving.writing(tmp_path):
+        raise RuntimeError("enforce fail: unexpected pos 236352 vs 236244")
+
+
 def test_what_lies_where_a_run_would_work_is_left_alone(plan: Plan, tmp_path: Path):
     for name in ("out-work", "saved-saving"):
         (tmp_path / name).mkdir()
