@@ -152,6 +152,7 @@ def test_a_spent_budget_leaves_the_best_of_those_scored_in_full(rule):
         ({"shots": 2.5}, r"shots must be a whole number; got 2\.5"),
         ({"repeats": "2"}, "repeats must be a whole number; got '2'"),
         ({"max_score": None}, "max_score must be a finite number; got None"),
+        ({"max_score": float("nan")}, "max_score must be a finite number; got nan"),
         ({"screen": None}, "screen must be a finite number; got None"),
         ({"shots": -1}, "shots must be at least 0; got -1"),
         ({"repeats": 0}, "repeats must be at least 1, and 1 with a set_metric.*got 0"),

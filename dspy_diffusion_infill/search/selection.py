@@ -5,6 +5,7 @@ Pure: no dspy, no torch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -42,8 +43,9 @@ class Selection:
     shots: int = 8
     """Examples with reference outputs that a canvas shows the infiller; fewer if they do not fit."""
     max_score: float = 1.0
-    """The highest score the metric can give: a program with that score ends the search. A higher one seen, or
-    one that the metric gives reference outputs, turns racing and that end off, with a warning."""
+    """The highest score the metric can give; `math.inf` if there is none. A program with that score ends the
+    search. A higher one seen, or one that the metric gives reference outputs, turns racing and that end off,
+    with a warning."""
     max_unscored: float = 0.2
     """Largest share of the validation examples that may go unscored before the run stops."""
     set_metric: SetMetric | None = None
@@ -68,8 +70,8 @@ class Selection:
         if self.set_metric is not None and not callable(self.set_metric):
             raise SettingsError(f"set_metric must be callable, or None; got {self.set_metric!r}.")
         check_whole({"shots": self.shots, "repeats": self.repeats})
-        shares = {"max_unscored": self.max_unscored, "screen": self.screen}
-        check_finite({"max_score": self.max_score, **shares})
+        numbers = {"max_unscored": self.max_unscored, "screen": self.screen}
+        check_finite(numbers if self.max_score == math.inf else {"max_score": self.max_score, **numbers})
         if not 0 < self.screen <= 1:
             raise SettingsError(f"screen must be above 0 and at most 1; got {self.screen}.")
         if self.repeats < 1 or (self.repeats > 1 and self.set_metric is not None):

@@ -51,8 +51,6 @@ def read_start(source: str) -> Start:
     """
     folder = find_folder(source)
     settings = read_config(folder)
-    if not isinstance(settings, dict):
-        raise ModelError(f"config.json of {source!r} must be an object with settings; it is {settings!r}.")
     family = _FAMILIES.get(settings.get("model_type", ""))
     if family is None:
         raise ModelError(

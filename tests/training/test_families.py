@@ -138,7 +138,7 @@ def test_a_checkpoint_whose_weights_do_not_fit_is_not_gone_on_from(
 @pytest.mark.parametrize(
     ("config", "why"),
     [
-        ("[1]", r"must be an object with settings; it is \[1\]"),
+        ("[1]", "must hold a JSON object; got list"),
         ('{"model_type": "llada"}', "config.json of a published LLaDA must hold"),
         ('{"model_type": "qwen2", "vocab_size": 9}', "must hold max_position_embeddings, num_hidden_layers"),
     ],
