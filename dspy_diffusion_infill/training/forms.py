@@ -111,7 +111,7 @@ def _feedback(row: Row) -> Turns:
     values = {name: _text(row[name], name) for name in _RECORD}
     rubric = Rubric(values["criteria"], {score: values[f"score{score}_description"] for score in range(1, 6)})
     asking = template("judge").with_rubric(rubric)
-    answer = f"{values['feedback']} [RESULT] {values['score']}"
+    answer = f"{values['feedback']} [RESULT] {values['score'].removesuffix('.0')}"  # a table may hold floats
     return [
         {"role": "user", "content": asking.page(asking.text, values)},
         {"role": "assistant", "content": answer},

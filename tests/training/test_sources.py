@@ -55,6 +55,8 @@ def test_a_feedback_record_becomes_the_judges_prompt_and_reply(tmp_path: Path):
     assert prompt.endswith("[Is it one line?]\n" + "\n".join(f"Score {n}: grade {n}" for n in range(1, 6))
                            + "\n\n###Feedback: ")  # fmt: skip
     assert reply == "It is one. [RESULT] 5"
+    (((_, _), (_, as_float)),) = contents(write_rows(tmp_path / "floats.jsonl", [FEEDBACK | {"score": 5.0}]))
+    assert as_float == reply
 
 
 def chat(content: Any) -> dict:
