@@ -34,8 +34,8 @@ class Table:
                 self.seen[candidate][example] = self.rows[candidate][example]
         return True
 
-    def num_scored(self, candidate):
-        return len(self.seen[candidate])
+    def missing(self, candidate):
+        return [n for n in self.examples if n not in self.seen[candidate]]
 
     def total(self, candidate):
         return sum(self.seen[candidate].values())
@@ -93,8 +93,8 @@ def test_hopeless_candidates_stop_at_the_first_block():
 
 
 def test_many_hopeless_candidates_stop_at_the_example_that_rules_them_out():
-    """After the first block and the winner, the others run example by example: at the fifth all are out."""
-    incumbent, hopeless, winner = [0.0] * 8, [0.0, 1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0], [1.0] * 7 + [0.0]
+    """After the first block and the winner, the others run one by one, first where the winner failed."""
+    incumbent, hopeless, winner = [0.0] * 8, [0.0] + [1.0] * 6 + [0.0], [1.0] * 7 + [0.0]
     table = Table([incumbent, *[hopeless] * 16, winner])  # earlier ones would win a tie
     assert table.select("race") == 17
     assert table.calls == 8 + 16 * 5

@@ -32,8 +32,7 @@ class Evaluator:
     A failure of the candidate (its text made an answer that cannot be parsed, a prompt that is too long, or
     an error of a program that `Blame` does not take for broken) is scored as the lowest score there is, and
     counted. An outage is waited out; if it lasts, nothing more is run. Any other failure is raised. Neither
-    is ever a score. An example that the metric could not judge
-    counts for no candidate from then on.
+    is ever a score. An example that the metric could not judge counts for no candidate from then on.
 
     Args:
         program: Candidates are copies of it with other instructions. Not modified.
@@ -130,6 +129,11 @@ class Evaluator:
     def scores(self, candidate: Candidate) -> dict[int, float]:
         """The candidate's scores on the examples that count, by example, as far as it was run."""
         return {example: self._score(run) for example, run in self.runs(candidate).items()}
+
+    def missing(self, candidate: Candidate) -> list[int]:
+        """The examples that count and the candidate was not run on, in the order in which to score them."""
+        found = self._runs.get(key(candidate), {})
+        return [example for example in self.examples if example not in found]
 
     def num_scored(self, candidate: Candidate) -> int:
         """How many of the examples that count the candidate was run on."""

@@ -6,7 +6,7 @@ Pure: no dspy, no torch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -19,8 +19,8 @@ SetMetric = Callable[[list[Any], list[float]], float]
 
 BLOCK = 4
 """Examples that all candidates run on before the first look at a race."""
-WIDTH = 16
-"""Runs between two later looks, or one a candidate: enough for threads, and hopeless ones stop early."""
+WIDTH = 8
+"""Runs between two later looks, or one a candidate: one for each of DSPy's threads."""
 MAX_FAILURES = 3
 """Failures in the first block that drop a candidate."""
 TOLERANCE = 1e-9
@@ -110,8 +110,8 @@ class Board(Protocol):
         """Score candidates on examples, those not scored yet; False if a cap or an outage left some out."""
         ...
 
-    def num_scored(self, candidate: Candidate) -> int:
-        """How many of the examples that count the candidate has a score on."""
+    def missing(self, candidate: Candidate) -> Sequence[int]:
+        """The examples that count and the candidate has no score on, in the order in which to score them."""
         ...
 
     def total(self, candidate: Candidate) -> float:
@@ -161,27 +161,26 @@ class _Race:
     def run(self) -> None:
         """All run the first block; the most promising runs to the end; the others follow bit by bit."""
         self.board.put_hard_examples_first()
-        num_examples = len(self.board.examples)
-        if not self._advance(self._hopeful(), BLOCK):
+        if not self._advance({n: BLOCK - self._num_scored(n) for n in self._hopeful()}):
             return
         if self.selection.races:
             self.broken = {n for n in self._hopeful() if self.board.num_failed(self.field[n]) >= MAX_FAILURES}
         promising = max(self._hopeful(), key=self._total, default=None)
-        if promising is None or not self._advance([promising], num_examples):
+        if promising is None or not self._advance({promising: self._left(promising)}):
             return
-        reach = BLOCK
         while runners := self._hopeful():
-            reach += max(1, WIDTH // len(runners))
-            if not self._advance(runners, reach):
+            self.board.put_hard_examples_first()
+            if not self._advance(dict.fromkeys(runners, max(1, WIDTH // len(runners)))):
                 return
 
     def leader(self) -> Candidate:
         """The best of those scored in full; the earlier one on a tie."""
         return self.field[self._leader()]
 
-    def _advance(self, runners: Sequence[int], reach: int) -> bool:
-        examples = self.board.examples[:reach]
-        return self.board.run([(self.field[n], example) for n in runners for example in examples])
+    def _advance(self, steps: Mapping[int, int]) -> bool:
+        """Score each runner on so many examples more."""
+        missing = {n: self.board.missing(self.field[n])[: max(0, count)] for n, count in steps.items()}
+        return self.board.run([(self.field[n], example) for n in steps for example in missing[n]])
 
     def _leader(self) -> int:
         best = 0
@@ -207,7 +206,10 @@ class _Race:
         return self.selection.max_score if bounded else float("inf")
 
     def _left(self, n: int) -> int:
-        return len(self.board.examples) - self.board.num_scored(self.field[n])
+        return len(self.board.missing(self.field[n]))
+
+    def _num_scored(self, n: int) -> int:
+        return len(self.board.examples) - self._left(n)
 
     def _total(self, n: int) -> float:
         return self.board.total(self.field[n])
