@@ -136,7 +136,7 @@ def test_without_torch_the_engine_says_what_to_install(monkeypatch: pytest.Monke
 
     monkeypatch.delitem(vars(dspy_diffusion_infill), "DiffusionLM", raising=False)
     monkeypatch.delitem(sys.modules, "dspy_diffusion_infill.engine.lm", raising=False)
-    monkeypatch.setitem(sys.modules, "dspy_diffusion_infill.engine.async_lm", None)
+    monkeypatch.setitem(sys.modules, "dspy_diffusion_infill.engine.denoise", None)
     with pytest.raises(ModuleNotFoundError):
         dspy_diffusion_infill.DiffusionLM  # noqa: B018  (not one of the extra's packages: said as it is)
     monkeypatch.setitem(sys.modules, "torch", None)

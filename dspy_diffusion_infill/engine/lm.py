@@ -11,10 +11,10 @@ from typing import Any
 
 import dspy
 
-from dspy_diffusion_infill.engine.async_lm import AsyncDiffusionEngine
 from dspy_diffusion_infill.engine.batching import MicroBatcher
 from dspy_diffusion_infill.engine.denoise import denoise, row_seed
 from dspy_diffusion_infill.engine.generation import Generation, read_answer
+from dspy_diffusion_infill.engine.lm_async import AsyncDiffusionEngine
 from dspy_diffusion_infill.engine.model import Dtype, Loading, load
 from dspy_diffusion_infill.engine.placement import Bits
 from dspy_diffusion_infill.engine.requests import SUPPORTED, check_supported, lm15, read_messages
