@@ -48,6 +48,7 @@ from dspy_diffusion_infill.engine.model import load
 from dspy_diffusion_infill.prompts.canvas import Infiller
 from dspy_diffusion_infill.prompts.last_line import LastLineAdapter
 from dspy_diffusion_infill.prompts.program import instructions_of
+from dspy_diffusion_infill.training.monitor import HeldOut
 from dspy_diffusion_infill.training.schemes import (
     ORACLE,
     VAGUE,
@@ -131,9 +132,9 @@ class Scores:
     def _losses(self, variant: str, seed: int) -> dict[str, float]:
         start = read_start(str(self.models.variant(variant, seed)))
         examples = conversations(start.vocabulary, self.models.plan.held_out)
-        last = self.models.curve(variant, seed)[-1]
-        losses = {name: value for name, value in last.items() if name.startswith("eval_")}
-        return {**losses, "stop_share": stop_share(read_weights(start).eval(), examples, start.vocabulary)}
+        model = read_weights(start).eval()
+        held_out = HeldOut(examples, start.vocabulary, shift=0, seed=0, num_samples=0)
+        return {**held_out(model), "stop_share": stop_share(model, examples, start.vocabulary)}
 
 
 def kept(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def tables(cells: Sequence[Cell], seeds: Sequence[Seed]) -> Iterator[str]:
         yield line
     for part in ("own", "losses"):
         columns = list(getattr(seeds[0], part)["public"])
-        yield f"\n{'variant':<10}" + "".join(f"{name.removeprefix('eval_'):>22}" for name in columns)
+        yield f"\n{'variant':<10}" + "".join(f"{name:>22}" for name in columns)
         for name in seeds[0].own:
             means = (mean(getattr(seed, part)[name][column] for seed in seeds) for column in columns)
             yield f"{name:<10}" + "".join(f"{value:>22.3f}" for value in means)

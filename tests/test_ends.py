@@ -1,5 +1,7 @@
 """Ends: however a run or its base ends, its best is kept, and nothing worse than the student is returned."""
 
+import contextlib
+
 import dspy
 import pytest
 from dspy.teleprompt import COPRO, Teleprompter
@@ -53,6 +55,27 @@ def test_ctrl_c_while_the_base_runs_returns_its_best():
     assert tuned.detailed_results["stop_reason"] == "interrupted"
     assert instructions_of(tuned) == {"self": PROPOSED}
     assert len(CALLS) == 40
+
+
+class Deaf(Teleprompter):
+    """Goes on after Ctrl-C, as a thread does that was about to begin."""
+
+    def __init__(self, metric) -> None:
+        super().__init__()
+        self.metric = metric
+
+    def compile(self, student, *, trainset):
+        with contextlib.suppress(KeyboardInterrupt):
+            self.metric(trainset[0], dspy.Prediction(rating="1"))
+        self.metric(trainset[1], dspy.Prediction(rating="1"))
+        return student
+
+
+def test_a_base_that_goes_on_after_ctrl_c_pays_for_no_more_calls():
+    metric = interrupting(1)
+    tuned = optimizer(metric=metric, base=Deaf(metric)).compile(student(), trainset=reviews())
+    assert tuned.detailed_results["stop_reason"] == "interrupted"
+    assert len(CALLS) == 1
 
 
 def test_ctrl_c_while_the_start_is_scored_returns_the_student():

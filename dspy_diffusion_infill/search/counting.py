@@ -36,6 +36,8 @@ class Counter:
         """Whether a permit was refused."""
         self.closed = False
         """Whether no call is answered any more: threads of the optimizer may outlive it."""
+        self.interrupted = False
+        """Whether Ctrl-C came in a metric: threads of the optimizer may begin another call before they hear."""
         self._meter, self._paid = meter, paid
 
     def check(self) -> None:
@@ -60,6 +62,8 @@ class Counter:
         def counted(*args: Any, **kwargs: Any) -> Any:
             if self.error is not None or self.closed:
                 raise Stop
+            if self.interrupted:
+                raise KeyboardInterrupt
             question = self._paid.question(metric, args, kwargs)
             answer = self._paid.again(question)
             return self._ask(metric, question, args, kwargs) if answer is None else answer
@@ -78,6 +82,9 @@ class Counter:
             score = number_of(value, repr(args[0] if args else kwargs))
         except Unscored:
             self._paid.keep(question, None, None)
+            raise
+        except KeyboardInterrupt:
+            self.interrupted = True
             raise
         except Exception as error:
             if failures.is_outage(error):

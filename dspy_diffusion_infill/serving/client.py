@@ -81,6 +81,7 @@ class RemoteInfiller:
             self._client.close()
             raise
         self._retries, self._user = retries, uuid.uuid4().hex
+        weakref.finalize(self, self._client.close)  # of one that `connect` made, nobody else closes it
 
     def _meet(self, denoising: Denoising) -> None:
         """Ask the server what it serves."""

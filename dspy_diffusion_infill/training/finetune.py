@@ -16,7 +16,6 @@ from transformers import PreTrainedModel
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.training.card import model_card
 from dspy_diffusion_infill.training.corpus import (
-    NO_RESPONSE,
     Corpus,
     Examples,
     Stream,
@@ -110,12 +109,6 @@ def prepare(
 
 def _streamed(start: Start, data: tuple[str, ...], settings: Settings, mixture: Mixture) -> Plan:
     rows = list(mixture.held_out)
-    if len(rows) < settings.held_out or next(iter(mixture.trained), None) is None:
-        raise SettingsError(
-            f"held_out must be below {len(rows)}, the number of examples; got {settings.held_out}."
-            if rows
-            else NO_RESPONSE
-        )
     examples = Stream(mixture.trained, settings.seed, 2 * settings.batch)
     seen = fingerprint([Dataset.from_list(rows)]) if rows else ""
     return Plan(start, data, settings, examples, list(map(as_example, rows)), None, seen)

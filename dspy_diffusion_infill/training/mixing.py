@@ -63,7 +63,7 @@ def mix(
         SettingsError: If the weights do not fit the sources, or holding out would leave nothing of one.
     """
     if weights is None:
-        sources, weights = [concatenate_datasets(cast(Any, list(sources)))], [1.0]
+        sources, weights = [_together(sources)], [1.0]
     parts = [
         _divided(rows, number, seed)
         for rows, number in zip(sources, shared_out(held_out, weights), strict=True)
@@ -117,15 +117,27 @@ def fingerprint(sources: Sequence[Rows]) -> str:
     return digest.hexdigest()[:16]
 
 
+def _together(sources: Sequence[Rows]) -> Rows:
+    filled = [rows for rows in sources if next(iter(rows), None) is not None]  # datasets adds no empty stream
+    if not filled:
+        raise SettingsError(NO_RESPONSE)
+    return concatenate_datasets(cast(Any, filled))
+
+
 def _divided(rows: Rows, number: int, seed: int) -> tuple[Rows, Rows]:
     if isinstance(rows, IterableDataset):
+        _check_number(number, sum(1 for _ in rows.take(number + 1)))
         return rows.take(number), rows.skip(number)
-    if not len(rows):
-        raise SettingsError(NO_RESPONSE)
-    if len(rows) <= number:
-        raise SettingsError(
-            f"held_out must be below {len(rows)}, the number of examples; got {number}. "
-            "Of several sources with weights this is the share of one."
-        )
+    _check_number(number, len(rows))
     shuffled = rows.shuffle(seed=seed)
     return shuffled.select(range(number)), shuffled.select(range(number, len(rows)))
+
+
+def _check_number(held_out: int, found: int) -> None:
+    if not found:
+        raise SettingsError(NO_RESPONSE)
+    if found <= held_out:
+        raise SettingsError(
+            f"held_out must be below {found}, the number of examples; got {held_out}. "
+            "Of several sources with weights this is the share of one."
+        )

@@ -71,15 +71,18 @@ def test_held_out_rows_of_weighted_sources_are_not_trained_on(
         assert f"{counts.repeated} of them again for the weights" in str(counts)
 
 
+@pytest.mark.parametrize("streaming", [False, True])
 def test_a_source_too_small_for_its_share_of_held_out_rows_is_refused(
-    sources: list[str], vocabulary: Vocabulary
+    sources: list[str], vocabulary: Vocabulary, streaming: bool
 ):
+    read = encoded(sources, vocabulary, 99, streaming=streaming)
     with pytest.raises(SettingsError, match="held_out must be below 40, the number of examples; got 60"):
-        mix(encoded(sources, vocabulary, 99), 80, weights=[3, 1])
+        mix(read, 80, weights=[3, 1])
 
 
-def test_data_without_any_response_are_refused(sources: list[str], vocabulary: Vocabulary):
-    kept = [answered(rows) for rows in encoded(sources, vocabulary, 4)]
+@pytest.mark.parametrize("streaming", [False, True])
+def test_data_without_any_response_are_refused(sources: list[str], vocabulary: Vocabulary, streaming: bool):
+    kept = [answered(rows) for rows in encoded(sources, vocabulary, 4, streaming=streaming)]
     with pytest.raises(SettingsError, match=r"with a response; got none\. Is max_tokens too small"):
         mix(kept, 0)
 

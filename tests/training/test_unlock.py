@@ -79,7 +79,7 @@ def test_a_short_run_measures_every_variant_and_a_second_one_only_reads_it(
     for name in VARIANTS:
         assert set(found.own[name]) == {"none", "own", "fsro", "oracle"}
         assert 0 <= found.losses[name]["stop_share"] <= 1
-        assert found.losses[name]["eval_prompt_perplexity"] > 1
+        assert found.losses[name]["prompt_perplexity"] > 1
     assert found.curves["fsro"][: len(found.curves["fs_first"])] == found.curves["fs_first"]
     assert len(found.curves["fsro"]) > len(found.curves["fs_first"]) > len(found.curves["public"]) == 1
     draw(tmp_path / "figure.svg", cells, seeds)
