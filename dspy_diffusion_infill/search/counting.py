@@ -37,7 +37,7 @@ class Counter:
         self.closed = False
         """Whether no call is answered any more: threads of the optimizer may outlive it."""
         self.interrupted = False
-        """Whether Ctrl-C came in a metric: threads of the optimizer may begin another call before they hear."""
+        """Whether Ctrl-C came in a metric: other threads may be about to begin a call."""
         self._meter, self._paid = meter, paid
 
     def check(self) -> None:
