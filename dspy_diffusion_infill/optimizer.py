@@ -181,7 +181,7 @@ class DiffusionInfill(Teleprompter):
         check_base_arguments(self.base, teacher, base_kwargs)
         session = open_session(vars(self), self._metric(), student, trainset, valset, traces)
         task, infiller = session.task, self._connect(student)
-        session.announce(self.base, infiller)
+        session.announce(self.base, infiller, self._expected(student, session, infiller))
         settings = self.get_params() | {"base_kwargs": dict(base_kwargs or {})}
         marks = fingerprint(task, metric=session.metric, infiller=infiller, settings=settings)
         heard_by = [*self.callbacks, *self.listeners]
@@ -209,15 +209,7 @@ class DiffusionInfill(Teleprompter):
         Takes what `compile` takes, and raises what it raises before anything is spent.
         """
         session = open_session(vars(self), self._metric(), student, trainset, valset, traces=None)
-        infiller = self._connect(student)
-        locks = program_locks(student, self.lock)
-        return estimate(
-            session.meter.budget,
-            count_windows(instructions_of(student), self.masking, locks, infiller),
-            num_examples=self.selection.repeats * len(session.task.valset),
-            num_candidates=self.denoising.num_candidates,
-            has_base=self.base is not None,
-        )
+        return self._expected(student, session, self._connect(student))
 
     def get_params(self) -> dict[str, Any]:
         """The settings, as plain data that a tracker can log."""
@@ -230,6 +222,16 @@ class DiffusionInfill(Teleprompter):
 
     def _connect(self, student: dspy.Module) -> Infiller:
         return rehearse(vars(self), student, connect(self.infiller, self.denoising))
+
+    def _expected(self, student: dspy.Module, session: Session, infiller: Infiller) -> Estimate:
+        locks = program_locks(student, self.lock)
+        return estimate(
+            session.meter.budget,
+            count_windows(instructions_of(student), self.masking, locks, infiller),
+            num_examples=self.selection.repeats * len(session.task.valset),
+            num_candidates=self.denoising.num_candidates,
+            has_base=self.base is not None,
+        )
 
     def _proposer(self, start: Start, session: Session, infiller: Infiller) -> Proposer:
         return Proposer(

@@ -106,8 +106,9 @@ def test_a_gain_that_may_be_chance_stays_unconfirmed():
     assert instructions_of(tuned) == {"self": "Be warm"}
 
 
-def test_without_examples_to_spare_nothing_is_confirmed():
+def test_without_examples_to_spare_nothing_is_confirmed(caplog):
     tuned = run(KEPT | HELD, selection=Selection())
+    assert "The gain is unconfirmed" in caplog.text
     confirmation = tuned.detailed_results["confirmation"]
     assert (confirmation["verdict"], confirmation["num_examples"]) == ("unconfirmed", 0)
     assert instructions_of(tuned) == {"self": "Be warm"}

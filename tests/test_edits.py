@@ -212,6 +212,11 @@ def test_an_edit_turned_down_in_review_stays_out_and_is_not_asked_about_again():
     assert (asked, tuned.edits) == ([("warm", 5 / 16)], [])
 
 
+def test_a_review_that_does_not_answer_is_told():
+    with pytest.raises(SettingsError, match="review must return True or False for an edit; got None"):
+        both_rewritten(review=lambda edit: None)
+
+
 def test_a_resumed_run_remembers_the_answers(tmp_path):
     asked = []
     review = lambda edit: asked.append(edit) or len(asked) == 1  # noqa: E731

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.prompts.locks import AUTOMATIC, check_locks, locked_spans, locks_for, unlocked
 from dspy_diffusion_infill.prompts.program import instructions_of, signature_of
-from dspy_diffusion_infill.prompts.protocols import program_locks, protocols
+from dspy_diffusion_infill.prompts.protocols import idle_locks, program_locks, protocols
 from dspy_diffusion_infill.prompts.windows import SlidingWindow
 
 
@@ -104,6 +104,22 @@ def test_a_lock_between_tokens_parts_the_windows():
 def test_what_is_no_lock_is_refused(setting):
     with pytest.raises(SettingsError, match="lock"):
         check_locks(setting)
+
+
+@pytest.mark.parametrize(
+    ("setting", "idle"),
+    [
+        ("auto", []),
+        (None, []),
+        (["right label", re.compile("Rate .he")], []),
+        (["right lable", "Rate"], ["right lable"]),
+        ({"self": ["tone", "x"]}, ["tone", "x"]),
+        ({"self": "auto"}, []),
+    ],
+)
+def test_locks_that_lock_nothing_are_found(setting, idle):
+    program = dspy.Predict(dspy.Signature("review -> rating", "Rate the review by its right label."))
+    assert idle_locks(program, setting) == idle
 
 
 def test_a_lock_for_an_unknown_predictor_is_refused():

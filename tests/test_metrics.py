@@ -92,6 +92,7 @@ def test_a_metric_that_raises_names_the_example_and_keeps_the_cause():
     ) as caught:
         Metric(lambda e, p: 1 / 0)("e", "p", where="valset example 3")
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    assert caught.value.__notes__ == ["The program had answered 'p'"]
 
 
 def test_unscored_passes_through():

@@ -29,7 +29,7 @@ from dspy_diffusion_infill.errors import (
 )
 from dspy_diffusion_infill.prompts.program import instructions_of
 from dspy_diffusion_infill.search import failures, usage
-from dspy_diffusion_infill.search.usage import COUNTS_USAGE
+from dspy_diffusion_infill.search.usage import COUNTS_USAGE, warn_if_noisy
 from tests.doubles import ScriptedInfiller, exact, obey, reviews, rule_lm, system_text
 from tests.test_base import propose_or_obey
 
@@ -463,6 +463,37 @@ def test_the_cost_is_logged_before_the_first_call(student, lm, caplog):
     assert second == "It selects on 16 examples, with fillings of silent."
 
 
+@pytest.mark.parametrize(
+    ("settings", "warning"),
+    [
+        ({"lock": ["lable"]}, "These locks lock nothing in the present instructions: ['lable']."),
+        ({"budget": Budget(metric_calls=63)}, "The budget may end before the first window is decided"),
+        ({"budget": Budget(metric_calls=64)}, ""),
+        ({"lock": ["Rate"]}, ""),
+    ],
+)
+def test_settings_that_may_do_nothing_are_told(student, caplog, settings, warning):
+    optimizer(ScriptedInfiller("x"), **settings).compile(student, trainset=reviews())
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [message.startswith(warning) for message in told] == [True] * bool(warning)
+
+
+@pytest.mark.parametrize(
+    ("temperature", "repeats", "told"), [(0.7, 1, 1), (0.7, 2, 0), (0.0, 1, 0), (None, 1, 0)]
+)
+def test_an_lm_that_answers_by_chance_is_told_once(caplog, temperature, repeats, told):
+    lm = rule_lm(obey)
+    lm.kwargs["temperature"] = temperature
+    warn_if_noisy(repeats, [lm])
+    assert caplog.text.count("answers by chance (temperature above 0)") == told
+
+
+def test_inputs_that_no_example_has_are_told(student, caplog):
+    student.signature = student.signature.append("context", dspy.InputField())
+    optimizer(ScriptedInfiller("x")).compile(student, trainset=reviews())
+    assert "The program asks for ['context'], which no example has among its inputs." in caplog.text
+
+
 def test_the_cost_is_estimated_without_a_call(student, lm):
     student.signature = student.signature.with_instructions("a b c d")
     masking = SlidingWindow(window=2, stride=1, mask=2)
@@ -470,8 +501,9 @@ def test_the_cost_is_estimated_without_a_call(student, lm):
     found = run.estimate(student, trainset=reviews())
     assert (found.metric_calls, found.base_metric_calls, found.start_metric_calls) == (160, 80, 16)
     assert (found.lm_calls_per_metric_call, found.windows, found.fillings_per_pass) == (1, {"self": 3}, 9)
-    assert str(found).startswith(
-        "Metric calls: at most 160, 16 of them to score the start; LM calls in each: 1;"
+    assert str(found) == (
+        "Metric calls: at most 160, 16 of them to score the start, and up to 48 a window; LM calls in each: "
+        "1 or more; windows in a pass: 3, with 9 fillings."
     )
     assert lm.engine.num_calls == 0
 

@@ -28,7 +28,7 @@ class Placed(ScriptedInfiller):
         super().infill(canvases, num_candidates=1, seed=seed)
         self.batches.append([system_text(canvas) for canvas in canvases])
         texts = [self.fillings.get(self._place(shown), "x") for shown in self.batches[-1]]
-        return [[Filling((text,), -1.0, 1)] for text in texts]
+        return [[Filling((text,), -1.0, 1)] * num_candidates for text in texts]
 
     @staticmethod
     def _place(shown):

@@ -47,7 +47,8 @@ def test_a_perfect_score_on_a_scale_that_was_given_ends_the_run(caplog):
     found = results(
         lambda e, p: 5.0 * (int(e.review) > 14 or exact(e, p)), perfect, selection=Selection(max_score=5)
     )
-    assert (found["stop_reason"], found["metric_calls"], caplog.messages) == ("perfect score", 16, [])
+    assert (found["stop_reason"], found["metric_calls"]) == ("perfect score", 16)
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
 def test_a_metric_that_takes_no_reference_outputs_is_believed():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dspy_diffusion_infill import CompactAdapter, Denoising, DiffusionInfill, Selection, SlidingWindow
 from dspy_diffusion_infill.errors import SettingsError
-from dspy_diffusion_infill.prompts.canvas import Message
+from dspy_diffusion_infill.prompts.canvas import Filling, Message
 from dspy_diffusion_infill.prompts.program import instructions_of
 from dspy_diffusion_infill.search.screening import MAX_EXAMPLES, Screen, expectations
 from tests.doubles import ScriptedInfiller, exact, obey, reviews, rule_lm, show
@@ -83,15 +83,7 @@ def test_a_poor_window_after_a_good_one_gets_no_run(order):
 
     def only_first(canvases, *, num_candidates, seed):
         first = [show(canvas.messages[0]).startswith("_") for canvas in canvases]
-        infiller.script = ("x",)
-        return [
-            [
-                infiller._filling(0, 0)
-                if not is_first
-                else infiller._filling(0, 0).__class__(("warm five",), 0.0, 1)
-            ]
-            for is_first in first
-        ]
+        return [[Filling(("warm five" if is_first else "x",), 0.0, 1)] * num_candidates for is_first in first]
 
     infiller.infill = only_first
     tuned = compile_with(infiller, 0.5, "a b c d", window=2, stride=2, mask=2, order=order)

@@ -1,6 +1,7 @@
 """Templates: the regions that the user names are filled, and nothing else is."""
 
 import inspect
+import re
 
 import dspy
 import pytest
@@ -75,6 +76,14 @@ def test_the_margin_of_a_text_in_code_is_not_part_of_it():
         Now.
     """).cutter("self", "first")("before", [], [])
     assert window.around == ("Rate it.\n  ", "\nNow.")
+
+
+@pytest.mark.parametrize(
+    "typed", ["{instruction}", "{Instructions}", "{{instructions}}", "{{Mask:4}}", "{{masks:4}}"]
+)
+def test_a_typing_error_in_a_template_is_refused(typed):
+    with pytest.raises(SettingsError, match=re.escape(f"and {{instructions}}; got {typed}.")):
+        Template(f"{{{{mask:3}}}} Classify. {typed}")
 
 
 def test_what_looks_like_a_mask_token_is_text():

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import dspy
 
 from dspy_diffusion_infill.errors import SettingsError
-from dspy_diffusion_infill.prompts.locks import Lock, LockSetting, locks_for
+from dspy_diffusion_infill.prompts.locks import Lock, LockSetting, locked_spans, locks_for
 from dspy_diffusion_infill.prompts.program import signature_of
 from dspy_diffusion_infill.prompts.templates import Template
 from dspy_diffusion_infill.prompts.windows import Masking
@@ -31,6 +31,18 @@ def program_locks(program: dspy.Module, setting: LockSetting) -> dict[str, list[
         name: locks_for(setting, name, signature_of(predictor).fields, needed.get(name, ()))
         for name, predictor in predictors.items()
     }
+
+
+def idle_locks(program: dspy.Module, setting: LockSetting) -> list[Lock]:
+    """The user's own locks that lock nothing in the present instructions; they may be mistyped."""
+    if setting is None or setting == "auto":
+        return []
+    texts = {name: signature_of(predictor).instructions for name, predictor in program.named_predictors()}
+    whole = setting if isinstance(setting, Mapping) else dict.fromkeys(texts, setting)
+    own = {name: [] if locks == "auto" else locks for name, locks in whole.items()}
+    working = [lock for name, locks in own.items() for lock in locks if locked_spans(texts[name], [lock])]
+    every = dict.fromkeys(lock for locks in own.values() for lock in locks)
+    return [lock for lock in every if lock not in working]
 
 
 def check_masking(masking: Masking, program: dspy.Module) -> None:

@@ -14,6 +14,8 @@ from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.prompts.windows import Cutter, Offsets, Order, Window
 
 MASK = re.compile(r"\{\{\s*mask\b([^{}]*)\}\}")
+MEANT = re.compile(r"\{\{\s*masks?\b[^{}]*\}\}|\{+\s*instructions?\s*\}+", re.IGNORECASE)
+"""What a typing error makes of the two."""
 INSTRUCTIONS = "{instructions}"
 """Stands for the instructions that the search starts from."""
 
@@ -107,6 +109,9 @@ def _parse(template: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
         raise SettingsError(f"A template must be a text; got {template!r}.")
     # in the form that DSPy reads instructions back in; the pieces, with what each mask says between them
     split = MASK.split(inspect.cleandoc(template))
+    wrong = [said for piece in split[::2] for said in MEANT.findall(piece) if said != INSTRUCTIONS]
+    if wrong:
+        raise SettingsError(f"A template must read {{{{mask:N}}}} and {INSTRUCTIONS}; got {wrong[0]}.")
     around, counts = split[::2], [re.fullmatch(r":\s*(\d+)\s*", said) for said in split[1::2]]
     if not counts:
         raise SettingsError(f"A template must hold at least one {{{{mask:N}}}}; got {template!r}.")

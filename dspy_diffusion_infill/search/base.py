@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 import io
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -23,9 +22,8 @@ from dspy_diffusion_infill.search.harvest import Evaluated, Harvest, rebuilt, sn
 from dspy_diffusion_infill.search.journal import Journal, is_faithful
 from dspy_diffusion_infill.search.metrics import Metric
 from dspy_diffusion_infill.search.paid_calls import PaidCalls
+from dspy_diffusion_infill.search.saying import logger
 from dspy_diffusion_infill.search.task import Task
-
-logger = logging.getLogger(__name__)
 
 PLACE = ("base",)
 """Of the result in a journal."""

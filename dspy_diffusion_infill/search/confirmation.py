@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from dataclasses import dataclass
 from typing import Literal
 
 from dspy_diffusion_infill.prompts.candidates import Candidate
 from dspy_diffusion_infill.search.gains import Interval
+from dspy_diffusion_infill.search.saying import logger
 from dspy_diffusion_infill.search.selection import TOLERANCE
 from dspy_diffusion_infill.search.session import Session
 from dspy_diffusion_infill.search.start import Start
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +47,13 @@ def confirm(best: Candidate, start: Start, session: Session, *, in_haste: bool) 
         in_haste: Whether the user has ended the run already; nothing is scored then.
     """
     session.meter.release()
-    if not session.task.holdout or best == start.instructions or in_haste:
+    if best == start.instructions:
+        return Confirmation("unconfirmed")
+    if not session.task.holdout or in_haste:
+        logger.warning(
+            "The gain is unconfirmed: it was measured on the examples that chose the edits, and is likely "
+            "smaller on others. Selection(holdout=...) keeps some out of the search to measure it."
+        )
         return Confirmation("unconfirmed")
     board = session.evaluator(start.program, session.task.holdout, "holdout")
     pair = (start.instructions, best)

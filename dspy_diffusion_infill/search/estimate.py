@@ -25,19 +25,28 @@ class Estimate:
     """Of these, the most that the base may use."""
     start_metric_calls: int
     """Of these, what scoring the start costs, unless the base has done so."""
+    window_metric_calls: int
+    """Of these, the most that one window costs, when none of its fillings drops out early."""
     lm_calls_per_metric_call: int
-    """Predictors of the program; more if it calls one several times."""
+    """Predictors of the program: the least. Agents and loops call one several times, and an answer that
+    cannot be parsed is asked for again."""
     windows: dict[str, int]
     """Windows of a pass, by predictor."""
     fillings_per_pass: int
     """Asked of the infiller; the most candidates that a pass can score."""
 
+    @property
+    def is_tight(self) -> bool:
+        """Whether the budget may end before the first window is decided."""
+        needed = self.start_metric_calls + self.window_metric_calls
+        return self.metric_calls is not None and self.metric_calls < needed
+
     def __str__(self) -> str:
         calls = "unknown" if self.metric_calls is None else f"at most {self.metric_calls}"
         return (
-            f"Metric calls: {calls}, {self.start_metric_calls} of them to score the start; LM calls in each: "
-            f"{self.lm_calls_per_metric_call}; windows in a pass: {sum(self.windows.values())}, with "
-            f"{self.fillings_per_pass} fillings."
+            f"Metric calls: {calls}, {self.start_metric_calls} of them to score the start, and up to "
+            f"{self.window_metric_calls} a window; LM calls in each: {self.lm_calls_per_metric_call} or "
+            f"more; windows in a pass: {sum(self.windows.values())}, with {self.fillings_per_pass} fillings."
         )
 
 
@@ -65,6 +74,7 @@ def estimate(
         metric_calls=cap,
         base_metric_calls=None if cap is None else int(share * cap),
         start_metric_calls=num_examples,
+        window_metric_calls=num_candidates * num_examples,
         lm_calls_per_metric_call=len(windows),
         windows=dict(windows),
         fillings_per_pass=num_candidates * sum(windows.values()),

@@ -97,6 +97,10 @@ class RunEnded(Event):
     verdict: str
     """`confirmed`, `unconfirmed` or `refuted`, as in `Confirmation`."""
 
+    def __str__(self) -> str:
+        score = "unknown" if self.score is None else f"{self.score:.4g}"
+        return f"Score {score} after {self.metric_calls} metric calls; the end: {self.stop_reason}."
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFailed(Event):

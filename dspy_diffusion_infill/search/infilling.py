@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -30,11 +29,10 @@ from dspy_diffusion_infill.search.results import (
 from dspy_diffusion_infill.search.reverting import attach_edits
 from dspy_diffusion_infill.search.review import Review, Reviewer
 from dspy_diffusion_infill.search.rounds import one_pass
+from dspy_diffusion_infill.search.saying import logger
 from dspy_diffusion_infill.search.selection import TOLERANCE, select
 from dspy_diffusion_infill.search.session import Session
 from dspy_diffusion_infill.search.start import INTERRUPTED, STOPPED, Start
-
-logger = logging.getLogger(__name__)
 
 PATIENCE = 2
 """Passes without any gain, one after the other, that end a search."""
@@ -107,7 +105,9 @@ class Search:
             run: What else is known of the run, for `detailed_results`.
         """
         program = with_instructions(self._program, self.best)
-        self._tell(self._ended(run))
+        ended = self._ended(run)
+        self._tell(ended)
+        logger.info("%d edits. %s", len(self.edits), ended)
         # a frozen program is refused by other optimizers, and left out of its parent's JSON
         program._compiled = False
         vars(program).update(self._reports(run))

@@ -10,9 +10,13 @@ import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import Any
 
 from dspy_diffusion_infill.errors import MetricError, SettingsError, Unscored
+
+MAX_SHOWN = 300
+"""Characters of a prediction in a note."""
 
 MetricFunction = Callable[..., Any]
 """`(example, prediction)`, with `trace` or GEPA's five arguments as far as it takes them."""
@@ -73,7 +77,9 @@ class Metric:
         except Unscored:
             raise
         except Exception as error:
-            raise MetricError(f"metric raised {type(error).__name__} on {where}: {error}") from error
+            raised = MetricError(f"metric raised {type(error).__name__} on {where}: {error}")
+            raised.add_note(f"The program had answered {shorten(repr(prediction), MAX_SHOWN)}")
+            raise raised from error
         feedback = _field(value, "feedback")
         return Verdict(number_of(value, where), None if feedback is None else str(feedback))
 

@@ -8,9 +8,10 @@ from typing import Any
 import dspy
 
 from dspy_diffusion_infill.errors import SettingsError
-from dspy_diffusion_infill.prompts.protocols import check_masking, program_locks
+from dspy_diffusion_infill.prompts.protocols import check_masking, idle_locks, program_locks
 from dspy_diffusion_infill.search.budget import Meter, resolve_budget
 from dspy_diffusion_infill.search.metrics import Metric
+from dspy_diffusion_infill.search.saying import logger
 from dspy_diffusion_infill.search.session import Session
 from dspy_diffusion_infill.search.task import make_task
 from dspy_diffusion_infill.traces import Trace
@@ -50,6 +51,8 @@ def open_session(
     task = task.split(settings["selection"].holdout, settings["seed"])
     check_masking(settings["masking"], student)
     program_locks(student, settings["lock"])  # refuses unknown names, before the base has spent anything
+    if idle := idle_locks(student, settings["lock"]):
+        logger.warning("These locks lock nothing in the present instructions: %s.", idle)
     repeats = settings["selection"].repeats
     budget = resolve_budget(settings["budget"], repeats * len(task.valset), repeats * len(task.holdout))
     return Session(

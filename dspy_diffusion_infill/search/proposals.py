@@ -19,6 +19,7 @@ from dspy_diffusion_infill.prompts.render import render_prompt, render_window
 from dspy_diffusion_infill.prompts.trace_turns import Redact
 from dspy_diffusion_infill.prompts.windows import Masking, Window
 from dspy_diffusion_infill.search import failures
+from dspy_diffusion_infill.search.answers import checked_fillings
 from dspy_diffusion_infill.search.collecting import Collector, Traces
 from dspy_diffusion_infill.search.events import WindowFilled
 from dspy_diffusion_infill.search.screening import ScoringInfiller, Screen, expectations
@@ -156,7 +157,8 @@ class Proposer:
             num_candidates=self._num_candidates,
             seed=random.Random(f"{self._seed}/{first}/{visits[first]}").getrandbits(31),
         )
-        found = failures.retry(infill, failures.PAUSES, self._pause)
+        answer = failures.retry(infill, failures.PAUSES, self._pause)
+        found = checked_fillings(answer, canvases, self._num_candidates, self._infiller)
         pairs = zip(places, found, strict=True)
         proposals = [self._proposal(base, place, fillings) for place, fillings in pairs]
         return proposals if self._screen is None else self._screened(base, proposals, self._screen)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.search.edits import Edit
 from dspy_diffusion_infill.search.fingerprint import digest
 from dspy_diffusion_infill.search.journal import Journal
@@ -30,7 +31,9 @@ class Reviewer:
         place = ("review", digest([edit.predictor, edit.start, edit.before, edit.after, edit.moved]))
         if self._journal is not None and (record := self._journal.find(place)) is not None:
             return bool(record["accepted"])
-        accepted = ask(edit) if self._review is True else bool(self._review(edit))
+        accepted = ask(edit) if self._review is True else self._review(edit)
+        if not isinstance(accepted, bool):
+            raise SettingsError(f"review must return True or False for an edit; got {accepted!r}.")
         if self._journal is not None:
             self._journal.write(place, {"accepted": accepted})
         return accepted

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,17 +14,17 @@ from dspy.utils.callback import BaseCallback
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.prompts.canvas import Infiller
 from dspy_diffusion_infill.search.budget import Meter
+from dspy_diffusion_infill.search.estimate import Estimate
 from dspy_diffusion_infill.search.evaluation import Evaluator
 from dspy_diffusion_infill.search.events import Event, Listener, RunFailed, RunStarted
 from dspy_diffusion_infill.search.failures import describe
 from dspy_diffusion_infill.search.journal import Journal, open_journal
 from dspy_diffusion_infill.search.metrics import Metric
+from dspy_diffusion_infill.search.saying import logger
 from dspy_diffusion_infill.search.selection import Selection
 from dspy_diffusion_infill.search.task import Task
-from dspy_diffusion_infill.search.usage import check_caps, check_repeats, lms_of, track
+from dspy_diffusion_infill.search.usage import check_caps, check_repeats, lms_of, track, warn_if_noisy
 from dspy_diffusion_infill.traces import ConditionOn
-
-logger = logging.getLogger(__name__)
 
 Callback = BaseCallback | Listener
 """DSPy's hear of its events in this run, functions of the run's own (`search.events`)."""
@@ -70,7 +69,7 @@ class Session:
         check_caps(self.meter.budget, lms_of(self.task.student))
         check_repeats(self.selection.repeats, lms_of(self.task.student))
 
-    def announce(self, base: object, infiller: Infiller) -> None:
+    def announce(self, base: object, infiller: Infiller, expected: Estimate) -> None:
         """Log what the run may cost, before it costs anything."""
         budget = self.meter.budget
         share = f", at most {budget.base_share:.0%} of it by {type(base).__name__}" if base else ""
@@ -78,6 +77,10 @@ class Session:
         if self.selection.set_metric is not None:
             logger.info("Every candidate is scored on every example, since set_metric needs them all.")
         logger.info("It selects on %d examples, with fillings of %s.", len(self.task.valset), infiller.name)
+        logger.info("%s", expected)
+        if expected.is_tight:
+            logger.warning("The budget may end before the first window is decided, and then finds nothing.")
+        warn_if_noisy(self.selection.repeats, lms_of(self.task.student))
 
     @contextlib.contextmanager
     def recorded(

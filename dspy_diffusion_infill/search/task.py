@@ -11,6 +11,7 @@ from typing import Literal
 import dspy
 
 from dspy_diffusion_infill.errors import SettingsError
+from dspy_diffusion_infill.prompts.program import signature_of
 from dspy_diffusion_infill.traces import Trace
 
 logger = logging.getLogger(__name__)
@@ -88,6 +89,7 @@ def make_task(
     selects = conditions if one_set else selects
     task = Task(student, conditions, selects, one_set, traces=list(traces))
     check_traces(task.traces, [name for name, _ in student.named_predictors()])
+    _tell_of_missing_inputs(student, selects)
     return task
 
 
@@ -120,6 +122,16 @@ def _tell_of_hidden_predictors(student: dspy.Module) -> None:
     hidden = [name.removeprefix("self.") for name, predictor in every if id(predictor) not in found]
     if hidden:
         logger.warning("DSPy does not find the predictors %s; they stay as they are.", hidden)
+
+
+def _tell_of_missing_inputs(student: dspy.Module, examples: Sequence[dspy.Example]) -> None:
+    """A lone predictor runs without its inputs, too; what other modules take, nobody can say."""
+    if not isinstance(student, dspy.Predict):
+        return
+    asked = list(signature_of(student).input_fields)
+    given = set[str]().union(*(example.inputs().keys() for example in examples))
+    if missing := [name for name in asked if name not in given]:
+        logger.warning("The program asks for %s, which no example has among its inputs.", missing)
 
 
 def check_examples(name: str, examples: Sequence[dspy.Example]) -> None:

@@ -110,6 +110,17 @@ def check_repeats(repeats: int, lms: Iterable[dspy.BaseLM]) -> None:
         )
 
 
+def warn_if_noisy(repeats: int, lms: Iterable[dspy.BaseLM]) -> None:
+    """Warn where an LM is known to answer by chance, and is asked once alone."""
+    warm = sorted({lm.model for lm in lms if (lm.kwargs.get("temperature") or 0) > 0})
+    if repeats == 1 and warm:
+        logger.warning(
+            "%s answers by chance (temperature above 0) and is asked once an example, so that an edit may "
+            "win by luck. Selection(repeats=4) measures that, for four times as many metric calls.",
+            ", ".join(warm),
+        )
+
+
 def warn_if_uncounted(meter: Meter) -> None:
     """Warn, once the start is scored, of a cap on tokens or dollars that may never be reached."""
     capped = meter.budget.tokens is not None or meter.budget.usd is not None

@@ -38,7 +38,7 @@ def connect(infiller: str | os.PathLike[str] | Infiller | None, denoising: Denoi
         name = os.fspath(infiller)
         remote = name.startswith(("http://", "https://"))
         return _remote(name, denoising) if remote else _loaded(name, denoising)
-    if isinstance(infiller, Infiller):
+    if isinstance(infiller, Infiller) and not isinstance(infiller, type):
         return _own(infiller, denoising)
     raise SettingsError(f"infiller must be None, a URL, a path, a hub id or an Infiller; got {infiller!r}.")
 
