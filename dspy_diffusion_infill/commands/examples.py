@@ -22,8 +22,8 @@ def input_names(program: dspy.Module) -> tuple[list[str], list[str]]:
         >>> input_names(dspy.Predict("review, scale -> rating"))
         (['review', 'scale'], [])
     """
-    forward = getattr(program, "forward", None)
-    parameters = list(inspect.signature(forward).parameters.values()) if forward else []
+    forward = getattr(type(program), "forward", None)  # of a program itself, DSPy warns who asks for it
+    parameters = list(inspect.signature(forward).parameters.values())[1:] if forward else []
     if parameters and not any(one.kind in (one.VAR_KEYWORD, one.VAR_POSITIONAL) for one in parameters):
         needed = [one.name for one in parameters if one.default is one.empty]
         return needed, [one.name for one in parameters if one.default is not one.empty]

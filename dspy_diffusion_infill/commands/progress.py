@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from dspy_diffusion_infill.search.saying import logger as said
+
 
 class CountRuns(BaseCallback):
     """Hears of every run of a program, as a DSPy callback, and advances a bar.
@@ -45,18 +47,29 @@ def shown(console: Console, total: int | None) -> Iterator[Progress]:
         console: Where.
         total: Metric calls that the run may spend; None if that is not capped.
     """
-    logger = logging.getLogger("dspy_diffusion_infill")
-    handler, level = _Lines(console), logger.level
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with (
+        _lines_of(logging.getLogger("dspy_diffusion_infill"), console),
+        _lines_of(said, console),
+        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
+    ):
+        bar.add_task("metric calls", total=total)
+        yield bar
+
+
+@contextlib.contextmanager
+def _lines_of(logger: logging.Logger, console: Console) -> Iterator[None]:
+    """Show what one logger says here, and nowhere else."""
+    handler, level, propagate = _Lines(console), logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
+    logger.propagate = False
     try:
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-            bar.add_task("metric calls", total=total)
-            yield bar
+        yield
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
+        logger.propagate = propagate
 
 
 class _Lines(logging.Handler):

@@ -107,7 +107,7 @@ class Search:
         program = with_instructions(self._program, self.best)
         ended = self._ended(run)
         self._tell(ended)
-        logger.info("%d edits. %s", len(self.edits), ended)
+        logger.info("Edits: %d. %s", len(self.edits), ended)
         # a frozen program is refused by other optimizers, and left out of its parent's JSON
         program._compiled = False
         vars(program).update(self._reports(run))
