@@ -197,7 +197,7 @@ class DiffusionInfill(Teleprompter):
             confirmation = confirm(search.best, start, session, in_haste=reason in (INTERRUPTED, STOPPED))
         if confirmation.verdict == "refuted":
             search.fall_back()
-        base = {"base_stopped": found.stopped, "base_error": found.error}
+        base = {"base_stopped": found.stopped, "base_error": found.error, "student_score": start.student_score}
         run = {"stop_reason": reason, "confirmation": asdict(confirmation), **base}
         return search.tuned({**run, "settings": self.get_params()})
 

@@ -128,7 +128,8 @@ def test_a_better_base_is_the_start_with_its_demos():
     better = student("Be warm: five.")
     better.demos = [dspy.Example(review="1", rating="y1")]
     tuned = optimizer("zzz", base=Giving(better)).compile(student(), trainset=reviews())
-    assert tuned.detailed_results["score_before"] == 10 / 16
+    results = tuned.detailed_results
+    assert (results["student_score"], results["score_before"]) == (0, 10 / 16)
     assert (instructions_of(tuned), tuned.demos) == (instructions_of(better), better.demos)
 
 

@@ -48,6 +48,8 @@ class Start:
     """Has the scores of the instructions, unless the budget was spent before."""
     calls: Calls
     """What predictors were given and gave back in runs that scored well, where labels do not reach."""
+    student_score: float | None = None
+    """Of the program before the base; None where the budget did not last for it."""
     ended: str | None = None
     """Why there is no more to search, if so."""
 
@@ -72,7 +74,8 @@ def find_start(found: BaseResult, session: Session, *, reuse: bool) -> Start:
         for rival in rivals:
             pairs = [(rival.instructions, example) for example in rival.board.examples]
             rival.board.run(pairs, keep_traces=needs_calls)
-        start = _checked(_best(rivals), found)
+        start, before = _checked(_best(rivals), found), rivals[-1]
+        start = replace(start, student_score=before.board.mean(before.instructions))
         return replace(start, calls=_good_calls(start, session)) if needs_calls else start
     except (KeyboardInterrupt, Stop) as end:
         return replace(_best(rivals), ended=INTERRUPTED if isinstance(end, KeyboardInterrupt) else STOPPED)
