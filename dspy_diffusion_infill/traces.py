@@ -10,29 +10,18 @@ import logging
 import math
 import numbers
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from dspy_diffusion_infill.errors import SettingsError
+from dspy_diffusion_infill.secret_forms import SECRET
 
 logger = logging.getLogger(__name__)
 
 Record = TypeVar("Record")
 ConditionOn = Literal["examples", "traces", "both"]
 """What a canvas shows beside the prompt: labelled examples, what happened, or both in turn."""
-
-SECRET = re.compile(
-    r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----"
-    r"|\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]+"  # a JSON web token
-    r"|\b(?:sk|pk|rk)[-_][\w-]{16,}|\bgh[opsur]_\w{20,}|\bxox[abprs]-[\w-]{10,}|\bAKIA[0-9A-Z]{16}\b"
-    r"|(?<=bearer )[\w.~+/-]{8,}=*"
-    r"|(?:(?<=password)|(?<=passwd)|(?<=secret)|(?<=token)|(?<=api_key)|(?<=api-key)|(?<=apikey))"
-    r"[\"']?\s*[:=]\s*[\"']?[^\s\"',;]{4,}",
-    re.DOTALL | re.IGNORECASE,
-)
-"""Private keys, web tokens, keys by the prefixes their issuers give them, and what is called a secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +161,7 @@ def hide_secrets(text: str) -> str:
         >>> hide_secrets("I set OPENAI_API_KEY=sk-abc123def456ghi789, why does it fail?")
         'I set OPENAI_API_KEY[hidden], why does it fail?'
     """
-    return SECRET.sub("[hidden]", text)
+    return SECRET.sub(r"\g<server>\g<scheme>\g<name>[hidden]", text)
 
 
 def _fields(record: Mapping[str, Any], name: str, keys: Sequence[str] | None) -> dict[str, Any]:

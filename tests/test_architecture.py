@@ -38,6 +38,7 @@ PURE = {
     "search.repeats",
     "search.screening",
     "search.selection",
+    "secret_forms",
     "serving.fairness",
     "serving.limits",
     "serving.retrying",

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -213,11 +214,70 @@ def test_all_dialogues_of_tau_bench_are_read(shared_data):
         ('{"api_key": "abcd1234"}', '{"api_key[hidden]"}'),
         ("eyJhbGciOiJI.eyJzdWIiOiIx.c2lnbmF0dXJl", "[hidden]"),
         ("-----BEGIN RSA PRIVATE KEY-----\nabc\n-----END RSA PRIVATE KEY-----", "[hidden]"),
+        ("hf_abcdefghijklmnopQRST", "[hidden]"),
+        ("github_pat_11ABCDEFG0abcdefghijkl", "[hidden]"),
+        ("AIzaSyA1234567890abcdefghijklmnopqrstuv", "[hidden]"),
+        ("ASIAABCDEFGHIJKLMNOP", "[hidden]"),
+        ("glpat-abcdefghij0123456789", "[hidden]"),
+        ("npm_abcdefghijklmnopqrst0123", "[hidden]"),
+        ("xapp-1-A0123-4567", "[hidden]"),
+        ("SG.abcdefghijklmnop.abcdefghijklmnopqr", "[hidden]"),
+        (r"a\nsk-proj-abcdefghij0123456789", r"a\n[hidden]"),
+        ("aws_secret_access_key = wJalr/ab+c", "aws_secret_access_key[hidden]"),
+        ('"SecretAccessKey": "wJalr"', '"SecretAccessKey[hidden]"'),
+        ("SECRET_KEY=abcd access_key=efgh", "SECRET_KEY[hidden] access_key[hidden]"),
+        ('"private_key": "ab cd"', '"private_key[hidden]"'),
+        ("pwd=abcd passphrase: efgh API key: ijkl", "pwd[hidden] passphrase[hidden] API key[hidden]"),
+        (r"{\"password\": \"hunter2 hunter2\", \"a\": 1}", r"{\"password[hidden]\", \"a\": 1}"),
+        (r"{\"password\": \"hunter2\\\"TAIL\"}", r"{\"password[hidden]\"}"),
+        ("postgres://admin:p:w@host/db", "postgres://admin:[hidden]@host/db"),
+        ("Authorization: Basic dXNlcjpwdw==", "Authorization: Basic [hidden]"),
+        ("Bearer  abcdefgh", "Bearer  [hidden]"),
         (
-            "The secret garden has 5 tokens, max_tokens=4096.",
-            "The secret garden has 5 tokens, max_tokens=4096.",
+            "-----BEGIN PGP PRIVATE KEY BLOCK-----\nabc\n-----END PGP PRIVATE KEY BLOCK----- x",
+            "[hidden] x",
         ),
+        ("-----BEGIN PRIVATE KEY-----\nabc", "[hidden]"),
+        ('password: "correct horse battery staple" x', 'password[hidden]" x'),
+        ("password: 'abcd;TAIL' x", "password[hidden]' x"),
+        (r'password: "abc\"TAIL" x', 'password[hidden]" x'),
+        ("password=ab,cdTAIL x", "password[hidden] x"),
+        ("token=12345:AbcdTAIL", "token[hidden]"),
     ],
 )
 def test_what_looks_like_a_secret_is_hidden_and_nothing_else(text, hidden):
     assert hide_secrets(text) == hidden
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The secret garden has 5 tokens, max_tokens=4096.",
+        "sk-learn-is-a-fine-library",
+        "pk_constraint_name_of_table",
+        'max_token=4096, {"token": 12}',
+        "http://127.0.0.1:8011/v1, ann@x.org",
+    ],
+)
+def test_what_is_no_secret_is_shown(text):
+    assert hide_secrets(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "eyJ-",
+        "-----BEGIN PRIVATE KEY-----",
+        "-----BEGIN ",
+        "sk-",
+        "://a:",
+        "secret-",
+        "token ",
+        "SG.",
+        'pwd="',
+    ],
+)
+def test_a_long_text_takes_linear_time(text):
+    started = time.process_time()
+    hide_secrets(text * (100_000 // len(text)))
+    assert time.process_time() - started < 2  # a quadratic search takes ten and more
