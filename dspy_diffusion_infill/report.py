@@ -64,12 +64,23 @@ def write_pages(run: Mapping[str, Any], folder: str | os.PathLike[str]) -> Path:
     return _write(pages, Path(folder))
 
 
+def check_files(folder: Path, *names: str) -> None:
+    """Refuse names in a folder under which no file can be written.
+
+    Raises:
+        SettingsError: If one is a folder.
+    """
+    if taken := [name for name in names if (folder / name).is_dir()]:
+        raise SettingsError(f"{folder / taken[0]} must be a file, or not there; it is a folder.")
+
+
 def _pages(run: Mapping[str, Any]) -> dict[str, str]:
     return {"report.md": markdown_summary(run), "report.html": html_report(run)}
 
 
 def _write(pages: Mapping[str, str], folder: Path) -> Path:
     """Replace files, each whole or not at all."""
+    check_files(folder, *pages)
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder, prefix=".report-") as fresh:
         for name, page in pages.items():

@@ -47,7 +47,7 @@ def _module(name: str, option: str) -> Any:
         sys.path.insert(0, os.getcwd())
     try:
         return importlib.import_module(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # the code is the user's
         raise SettingsError(
             f"{option} must name a module that can be imported; {name!r} raises {type(error).__name__}: "
             f"{error}{_place(error)}."

@@ -70,7 +70,8 @@ def optimize(
 def _run(options: Mapping[str, Any]) -> dict[str, Any]:
     """Tune and save, and say what was found; the estimate alone if nothing was to be spent."""
     from dspy_diffusion_infill.commands.program import asked, find_program, loading
-    from dspy_diffusion_infill.commands.tuning import prepare, save
+    from dspy_diffusion_infill.commands.saving import check_savable, save
+    from dspy_diffusion_infill.commands.tuning import prepare
 
     student, made = find_program(options["program"])
     with asked(student, options["lm"], options["api_base"]) as lm:
@@ -82,6 +83,7 @@ def _run(options: Mapping[str, Any]) -> dict[str, Any]:
         if options["dry_run"] or not _agreed(options["yes"]):
             note("Nothing was spent.")
             return {"estimate": asdict(estimate)}
+        check_savable(student, options["output"])
         tuned = tuning.compile(total=estimate.metric_calls, resume=options["resume"])
     files = save(tuned, options["output"])
     report: dict[str, Any] = vars(tuned)["detailed_results"]

@@ -7,6 +7,7 @@ import importlib
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any
@@ -39,6 +40,16 @@ def only_json(wanted: bool) -> Iterator[None]:
     """Send what others print to standard error, so that JSON stands alone on standard output."""
     with contextlib.redirect_stdout(sys.stderr) if wanted else contextlib.nullcontext():
         yield
+
+
+@contextlib.contextmanager
+def ended_as_by_ctrl_c() -> Iterator[None]:
+    """Let a request to end, as batch systems send it, keep what Ctrl-C keeps."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def marked(pieces: Iterable[tuple[str, bool]]) -> str:

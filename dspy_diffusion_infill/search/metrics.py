@@ -72,7 +72,7 @@ class Metric:
             value = self.function(example, prediction, *self._padding)
         except Unscored:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise MetricError(f"metric raised {type(error).__name__} on {where}: {error}") from error
         feedback = _field(value, "feedback")
         return Verdict(number_of(value, where), None if feedback is None else str(feedback))

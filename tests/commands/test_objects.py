@@ -44,6 +44,7 @@ def test_what_does_not_read_module_object_is_refused(place: str):
             r"'found_bad' raises ModuleNotFoundError: No module named 'no_such_thing'",
         ),
         ("x = 1\ny = x / 0\n", r"ZeroDivisionError: division by zero \(.*found_bad.py, line 2\)\."),
+        ("import sys\nsys.exit(0)\n", r"raises SystemExit: 0 \(.*found_bad.py, line 2\)\."),
         ("x = (\n", r"SyntaxError: '\(' was never closed \(found_bad.py, line 1\)\.$"),
     ],
 )
