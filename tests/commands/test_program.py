@@ -52,7 +52,7 @@ def test_what_is_no_program_and_what_cannot_be_made_are_refused():
         SettingsError, match="named_task:Needy must make what is wanted without arguments; it rai"
     ):
         find_program("named_task:Needy")
-    with pytest.raises(SettingsError, match="named_task:leave must make .*; it raises SystemExit: 0"):
+    with pytest.raises(SettingsError, match=r"named_task:leave must make .*; it raises SystemExit: 0"):
         find_program("named_task:leave")
 
 
