@@ -105,11 +105,17 @@ def read_traces(
     Returns:
         The traces, and the lines that hold none, with the reason. These are logged as a warning, too.
 
+    Raises:
+        SettingsError: If inputs or outputs are one text.
+
     Example:
         >>> log = read_traces("chat.jsonl", inputs=["question"], outputs=["answer"])  # doctest: +SKIP
         >>> log.refused  # doctest: +SKIP
         [Refused(line=7, reason="It lacks 'answer'.")]
     """
+    for name, keys in (("inputs", inputs), ("outputs", outputs)):
+        if isinstance(keys, str):
+            raise SettingsError(f"{name} must be a list of keys; got {keys!r}. Say [{keys!r}].")
 
     def make(line: bytes) -> Trace:
         record = json.loads(line)
@@ -141,7 +147,8 @@ def gather(records: Iterable[tuple[int, Record]], make: Callable[[Record], Trace
             log.traces.append(make(record))
         except ValueError as error:
             log.refused.append(Refused(line, str(error)))
-        except (AttributeError, KeyError, RecursionError, TypeError) as error:  # of another shape inside
+        # of another shape inside
+        except (AttributeError, KeyError, OverflowError, RecursionError, TypeError) as error:
             log.refused.append(Refused(line, f"It is of another shape: {type(error).__name__}: {error}"))
     if log.refused:
         first, total = log.refused[0], len(log.traces) + len(log.refused)
@@ -180,9 +187,13 @@ def _fields(record: Mapping[str, Any], name: str, keys: Sequence[str] | None) ->
 def _score(value: object) -> float | None:
     if value is None:
         return None
-    if not isinstance(value, numbers.Real) or not math.isfinite(value):
+    try:
+        number = float(value) if isinstance(value, numbers.Real) else math.nan
+    except OverflowError:  # a whole number of hundreds of digits
+        number = math.inf
+    if not math.isfinite(number):
         raise SettingsError(f"score must be a finite number, or None; got {_short(value)}.")
-    return float(value)
+    return number
 
 
 def _short(value: object) -> str:
