@@ -57,7 +57,7 @@ def write_pages(run: Mapping[str, Any], folder: str | os.PathLike[str]) -> Path:
     """
     try:
         pages = _pages(run)
-    except (jinja2.UndefinedError, LookupError, TypeError, ValueError) as error:
+    except (jinja2.UndefinedError, ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise SettingsError(
             f"run.json must be as version {__version__} writes it; no page can be made of it: {error!r}."
         ) from error

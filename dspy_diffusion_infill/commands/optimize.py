@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -72,6 +72,7 @@ def _run(options: Mapping[str, Any]) -> dict[str, Any]:
     from dspy_diffusion_infill.commands.program import asked, find_program, loading
     from dspy_diffusion_infill.commands.saving import check_savable, save
     from dspy_diffusion_infill.commands.tuning import prepare
+    from dspy_diffusion_infill.prompts.program import instructions_of
 
     student, made = find_program(options["program"])
     with asked(student, options["lm"], options["api_base"]) as lm:
@@ -80,6 +81,8 @@ def _run(options: Mapping[str, Any]) -> dict[str, Any]:
         counts = ", ".join(f"{len(examples)} in the {name}" for name, examples in tuning.sets.items())
         note(f"Program {options['program']}, LM {lm}; examples: {counts}.")
         note(f"Budget: {options['budget']}. {estimate}")
+        for text in _idle(options["lock"] or (), instructions_of(student).values()):
+            note(f"Nothing is locked by {text!r}: no instructions hold it.")
         if options["dry_run"] or not _agreed(options["yes"]):
             note("Nothing was spent.")
             return {"estimate": asdict(estimate)}
@@ -89,6 +92,12 @@ def _run(options: Mapping[str, Any]) -> dict[str, Any]:
     report: dict[str, Any] = vars(tuned)["detailed_results"]
     lines = loading(student, options["program"], made=made, file=files["program"])
     return {"estimate": asdict(estimate), **_summary(report), **files, "load": lines}
+
+
+def _idle(locks: Iterable[str], texts: Iterable[str]) -> list[str]:
+    """The locks that no text holds."""
+    held = list(texts)
+    return [lock for lock in locks if not any(lock in text for text in held)]
 
 
 def _agreed(yes: bool) -> bool:

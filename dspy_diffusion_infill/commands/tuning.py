@@ -18,7 +18,7 @@ from dspy_diffusion_infill.commands.progress import CountRuns, shown
 from dspy_diffusion_infill.commands.rows import read_rows
 from dspy_diffusion_infill.commands.saving import JOURNAL, check_free
 from dspy_diffusion_infill.commands.terminal import ended_as_by_ctrl_c
-from dspy_diffusion_infill.errors import EvaluationError
+from dspy_diffusion_infill.errors import EvaluationError, SettingsError
 from dspy_diffusion_infill.optimizer import DiffusionInfill
 from dspy_diffusion_infill.prompts.canvas import Denoising
 from dspy_diffusion_infill.search.estimate import Estimate
@@ -53,6 +53,9 @@ class Tuning:
             self.optimizer.callbacks.append(CountRuns(type(self.program), bar))
             try:
                 return self.optimizer.compile(self.program, resume=resume, **self.sets)
+            except SettingsError as error:  # of the journal
+                said = str(error).replace("log_dir", "--output").replace("resume=False", "--no-resume")
+                raise SettingsError(said) from error
             except SystemExit as error:  # of the user's code; as it is, it would end this one without a word
                 raise EvaluationError(
                     f"The program must not end the process that runs it; it raised SystemExit: {error}."

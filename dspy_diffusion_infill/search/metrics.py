@@ -103,7 +103,9 @@ def name_of(function: object) -> str:
 def _num_required(function: MetricFunction) -> int:
     """How many leading positional arguments must be passed: at least 2."""
     try:
-        parameters = list(inspect.signature(function).parameters.values())
+        # a dspy.Module passes on whatever it is called with; its own method says what it takes
+        called = getattr(function, "forward", function)
+        parameters = list(inspect.signature(called).parameters.values())
     except ValueError:  # a builtin without a signature
         return 2
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]

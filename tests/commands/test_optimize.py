@@ -89,7 +89,7 @@ def test_the_same_line_goes_on_and_pays_for_no_score_twice(files: Path):
     first, again = (json.loads(ran("--json").stdout) for _ in range(2))
     assert (first["resumed_calls"], again["resumed_calls"]) == (0, first["metric_calls"])
     assert again["instructions_after"] == first["instructions_after"]
-    with pytest.raises(SettingsError, match=r"of a run with another .*metric"):
+    with pytest.raises(SettingsError, match=r"--output must .* of a run with another .*metric.*--no-resume"):
         ran("--metric", "tuned_task:other")
     anew = json.loads(ran("--json", "--metric", "tuned_task:other", "--no-resume").stdout)
     assert anew["resumed_calls"] == 0
@@ -114,6 +114,14 @@ def term() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     yield
     assert signal.signal(signal.SIGTERM, before) is signal.SIG_IGN
+
+
+def test_a_metric_that_is_the_program_is_refused_and_a_lock_of_nothing_is_said(files: Path):
+    with pytest.raises(SettingsError, match=r"metric must be callable as metric\(example, prediction\)"):
+        ran("--dry-run", "--metric", "tuned_task:program")
+    said = ran("--dry-run", "--lock", "Rate", "--lock", "not in it").stderr
+    assert "Nothing is locked by 'not in it': no instructions hold it.\n" in said
+    assert "'Rate'" not in said
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
