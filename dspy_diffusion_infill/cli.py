@@ -14,6 +14,7 @@ from dspy_diffusion_infill.errors import (
     ModelError,
     SettingsError,
 )
+from dspy_diffusion_infill.visible import visible
 
 try:
     import typer
@@ -102,7 +103,7 @@ def one_line(error: Exception) -> str:
         text = str(error)
     else:
         text = f"{type(error).__name__}: {error} --debug shows where."
-    return " ".join(f"{text} {notes}".split())
+    return visible(" ".join(f"{text} {notes}".split()))
 
 
 if __name__ == "__main__":

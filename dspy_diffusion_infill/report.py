@@ -22,6 +22,7 @@ import jinja2
 
 from dspy_diffusion_infill._version import __version__
 from dspy_diffusion_infill.errors import SettingsError
+from dspy_diffusion_infill.visible import visible
 
 RESULTS = ("detailed_results", "trial_logs", "candidate_programs")
 DISTRIBUTIONS = ("dspy", "torch", "transformers")
@@ -114,6 +115,7 @@ def _render(template: str, run: Mapping[str, Any]) -> str:
         loader=jinja2.PackageLoader("dspy_diffusion_infill", "assets"),
         autoescape=template != "report.md.jinja",
         undefined=jinja2.StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -137,6 +139,11 @@ def _versions() -> dict[str, str]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
     return versions
+
+
+def _shown(value: object) -> object:
+    """What a template writes; markup was made of what is visible already."""
+    return value if hasattr(value, "__html__") else visible(str(value))
 
 
 def _number(value: float | None) -> str:

@@ -45,6 +45,7 @@ PURE = {
     "serving.wire",
     "trace_formats",
     "traces",
+    "visible",
 }
 MAX_LINES = 250
 

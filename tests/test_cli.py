@@ -100,6 +100,7 @@ def fails(error: BaseException, *, debug: bool = False) -> int:
         (ModelError("No model."), 2, "error: No model."),
         (typer.BadParameter("no such file"), 2, "error: Invalid value: no such file"),
         (InfillerUnavailableError("No infiller\n  answers."), 1, "error: No infiller answers."),
+        (SettingsError("a\x1b[2J"), 2, r"error: a\x1b[2J"),
         (OSError(28, "No space"), 1, "error: OSError: [Errno 28] No space --debug shows where."),
         (KeyboardInterrupt(), 130, "interrupted"),
         (typer.Abort(), 130, "interrupted"),

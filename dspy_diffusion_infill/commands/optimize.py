@@ -20,6 +20,7 @@ from dspy_diffusion_infill.commands.terminal import (
     quieten,
     say,
 )
+from dspy_diffusion_infill.visible import visible
 
 
 def optimize(
@@ -121,8 +122,8 @@ def _summary(report: Mapping[str, Any]) -> dict[str, Any]:
 def _show(found: Mapping[str, Any]) -> None:
     for predictor, after in found["instructions_after"].items():
         if len(found["instructions_after"]) > 1:
-            say(f"\n{predictor}:")
-        say(f"before  {_indented(found['instructions_before'][predictor])}")
+            say(f"\n{_shown(predictor)}:")
+        say(f"before  {_shown(found['instructions_before'][predictor])}")
         shown = marked(_pieces(after, found["changes"].get(predictor)))
         say(f"after   {shown}")
     before, after = (_score(found[name]) for name in ("score_before", "score_after"))
@@ -132,7 +133,7 @@ def _show(found: Mapping[str, Any]) -> None:
     say(f"spent   {found['metric_calls']} metric calls, {found['seconds']:.0f} s")
     if found["num_failures"]:
         say(f"failed  {found['num_failures']} of these runs, such as answers that could not be parsed")
-    say(f"ended   {found['stop_reason']}")
+    say(f"ended   {_shown(found['stop_reason'])}")
     say(f"\nProgram: {found['program']}\nReport:  {found['report']}\n\nLoad it with")
     for line in found["load"]:
         say(f"  {line}")
@@ -141,14 +142,14 @@ def _show(found: Mapping[str, Any]) -> None:
 def _pieces(text: str, change: Mapping[str, Any] | None) -> Sequence[tuple[str, bool]]:
     """A text, cut where it changed."""
     if change is None:
-        return [(_indented(text), False)]
+        return [(_shown(text), False)]
     start, end = change["start"], change["start"] + len(change["after"])
     cut = ((text[:start], False), (text[start:end], True), (text[end:], False))
-    return [(_indented(piece), changed) for piece, changed in cut]
+    return [(_shown(piece), changed) for piece, changed in cut]
 
 
-def _indented(text: str) -> str:
-    return text.replace("\n", "\n        ")
+def _shown(text: str) -> str:
+    return visible(text).replace("\n", "\n        ")
 
 
 def _score(value: float | None) -> str:

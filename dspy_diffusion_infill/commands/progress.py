@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from dspy_diffusion_infill.visible import visible
+
 
 class CountRuns(BaseCallback):
     """Hears of every run of a program, as a DSPy callback, and advances a bar.
@@ -67,4 +69,4 @@ class _Lines(logging.Handler):
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._console.print(Text(record.getMessage()))
+        self._console.print(Text(visible(record.getMessage())))

@@ -149,6 +149,11 @@ def test_a_program_that_ends_the_process_is_an_error(files: Path, monkeypatch: p
         ran()
 
 
+def test_no_instructions_steer_the_terminal(files: Path):
+    (files / "tuned_task.py").write_text(SOURCE.replace("Rate the text.", r"Rate \x1b[2J the text."))
+    assert r"before  Rate \x1b[2J the text." in ran().stdout
+
+
 def test_files_of_a_run_are_its_owners_alone(files: Path):
     assert ran().exit_code == 0
     modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in (files / "tuned").iterdir()}
