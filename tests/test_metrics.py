@@ -87,6 +87,16 @@ def test_what_is_no_number_names_the_example(value):
         Metric(lambda e, p: value)("e", "p", where="valset example 3")
 
 
+def test_a_module_says_by_its_forward_what_it_takes():
+    class Judge(dspy.Module):
+        def forward(self, example, prediction, trace):
+            return 0.5
+
+    assert Metric(Judge())("e", "p", where="") == Verdict(0.5)
+    with pytest.raises(SettingsError, match=r"metric must be callable as metric\(example, prediction\)"):
+        Metric(dspy.Predict("a -> b"))
+
+
 def test_a_metric_that_ends_the_process_is_an_error():
     with pytest.raises(MetricError, match="metric raised SystemExit on valset example 3: 0"):
         Metric(lambda e, p: sys.exit(0))("e", "p", where="valset example 3")

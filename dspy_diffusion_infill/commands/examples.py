@@ -22,8 +22,10 @@ def input_names(program: dspy.Module) -> tuple[list[str], list[str]]:
         >>> input_names(dspy.Predict("review, scale -> rating"))
         (['review', 'scale'], [])
     """
-    forward = getattr(program, "forward", None)
-    parameters = list(inspect.signature(forward).parameters.values()) if forward else []
+    # of the class: DSPy takes a look at the object's for a call, and warns
+    forward = getattr(type(program), "forward", None)
+    bound = forward.__get__(program) if forward else None
+    parameters = list(inspect.signature(bound).parameters.values()) if bound else []
     if parameters and not any(one.kind in (one.VAR_KEYWORD, one.VAR_POSITIONAL) for one in parameters):
         needed = [one.name for one in parameters if one.default is one.empty]
         return needed, [one.name for one in parameters if one.default is not one.empty]

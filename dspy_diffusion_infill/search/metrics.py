@@ -103,8 +103,10 @@ def name_of(function: object) -> str:
 def _num_required(function: MetricFunction) -> int:
     """How many leading positional arguments must be passed: at least 2."""
     try:
-        # a dspy.Module passes on whatever it is called with; its own method says what it takes
-        called = getattr(function, "forward", function)
+        # a dspy.Module passes on whatever it is called with; its own method says what it takes. Asked of its
+        # class: DSPy takes a look at the object's for a call, and warns
+        forward = getattr(type(function), "forward", None)
+        called = forward.__get__(function) if forward else function
         parameters = list(inspect.signature(called).parameters.values())
     except ValueError:  # a builtin without a signature
         return 2

@@ -98,6 +98,7 @@ def test_the_same_line_goes_on_and_pays_for_no_score_twice(files: Path):
 def test_a_dry_run_and_a_no_spend_nothing(files: Path, monkeypatch: pytest.MonkeyPatch):
     dry = ran("--dry-run", "--budget", "9")
     assert "Metric calls: at most 9" in dry.stderr
+    assert "WARNING" not in dry.stderr
     assert dry.stderr.endswith("Nothing was spent.\n")
     assert json.loads(ran("--dry-run", "--json").stdout)["estimate"]["metric_calls"] == 80
     monkeypatch.setattr(command, "at_terminal", lambda: True)
