@@ -7,7 +7,14 @@ import traceback
 from collections.abc import Sequence
 from typing import Annotated
 
-from dspy_diffusion_infill.errors import InfillError, MissingExtraError, SettingsError
+from dspy_diffusion_infill.errors import (
+    CanvasError,
+    InfillError,
+    MissingExtraError,
+    ModelError,
+    SettingsError,
+)
+from dspy_diffusion_infill.visible import visible
 
 try:
     import typer
@@ -27,6 +34,8 @@ except ImportError as error:
 
 USAGE_ERROR = typer.BadParameter.__base__ or typer.BadParameter
 """What typer raises for every misused option; whose class it is changed from version to version."""
+REFUSED = (USAGE_ERROR, SettingsError, CanvasError, ModelError)
+"""What says that something cannot be done, before anything is spent."""
 
 app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -77,7 +86,7 @@ def run(arguments: Sequence[str], *, debug: bool = False) -> int:
         if debug:
             traceback.print_exception(error)
         typer.echo(f"error: {one_line(error)}", err=True)
-        return USAGE if isinstance(error, USAGE_ERROR | SettingsError) else FAILED
+        return USAGE if isinstance(error, REFUSED) else FAILED
 
 
 def one_line(error: Exception) -> str:
@@ -94,7 +103,7 @@ def one_line(error: Exception) -> str:
         text = str(error)
     else:
         text = f"{type(error).__name__}: {error} --debug shows where."
-    return " ".join(f"{text} {notes}".split())
+    return visible(" ".join(f"{text} {notes}".split()))
 
 
 if __name__ == "__main__":

@@ -197,9 +197,10 @@ class DiffusionInfill(Teleprompter):
             confirmation = confirm(search.best, start, session, in_haste=reason in (INTERRUPTED, STOPPED))
         if confirmation.verdict == "refuted":
             search.fall_back()
-        base = {"base_stopped": found.stopped, "base_error": found.error, "student_score": start.student_score}
-        run = {"stop_reason": reason, "confirmation": asdict(confirmation), **base}
-        return search.tuned({**run, "settings": self.get_params()})
+        base = {"base_stopped": found.stopped, "base_error": found.error}
+        run = {"stop_reason": reason, "student_score": start.student_score, **base}
+        run |= {"confirmation": asdict(confirmation), "settings": self.get_params()}
+        return search.tuned(run)
 
     def estimate(
         self, student: dspy.Module, *, trainset: list[dspy.Example], valset: list[dspy.Example] | None = None

@@ -22,6 +22,7 @@ import jinja2
 
 from dspy_diffusion_infill._version import __version__
 from dspy_diffusion_infill.errors import SettingsError
+from dspy_diffusion_infill.visible import visible
 
 RESULTS = ("detailed_results", "trial_logs", "candidate_programs")
 DISTRIBUTIONS = ("dspy", "torch", "transformers")
@@ -57,11 +58,21 @@ def write_pages(run: Mapping[str, Any], folder: str | os.PathLike[str]) -> Path:
     """
     try:
         pages = _pages(run)
-    except (jinja2.UndefinedError, LookupError, TypeError, ValueError) as error:
+    except (jinja2.UndefinedError, ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise SettingsError(
             f"run.json must be as version {__version__} writes it; no page can be made of it: {error!r}."
         ) from error
     return _write(pages, Path(folder))
+
+
+def check_files(folder: Path, *names: str) -> None:
+    """Refuse names in a folder under which no file can be written.
+
+    Raises:
+        SettingsError: If one is a folder.
+    """
+    if taken := [name for name in names if (folder / name).is_dir()]:
+        raise SettingsError(f"{folder / taken[0]} must be a file, or not there; it is a folder.")
 
 
 def _pages(run: Mapping[str, Any]) -> dict[str, str]:
@@ -70,6 +81,7 @@ def _pages(run: Mapping[str, Any]) -> dict[str, str]:
 
 def _write(pages: Mapping[str, str], folder: Path) -> Path:
     """Replace files, each whole or not at all."""
+    check_files(folder, *pages)
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder, prefix=".report-") as fresh:
         for name, page in pages.items():
@@ -103,6 +115,7 @@ def _render(template: str, run: Mapping[str, Any]) -> str:
         loader=jinja2.PackageLoader("dspy_diffusion_infill", "assets"),
         autoescape=template != "report.md.jinja",
         undefined=jinja2.StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -126,6 +139,11 @@ def _versions() -> dict[str, str]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
     return versions
+
+
+def _shown(value: object) -> object:
+    """What a template writes; markup was made of what is visible already."""
+    return value if hasattr(value, "__html__") else visible(str(value))
 
 
 def _number(value: float | None) -> str:

@@ -5,17 +5,21 @@ Pure: no dspy, no torch, and no mlflow: what these tools give is read by its sha
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.traces import Log, Trace, gather
 
-TURN = re.compile(r"^(system|user|assistant|tool): ?", re.MULTILINE)
+TURN = re.compile(r"(\Asystem|\Adeveloper|^user|^assistant|^tool): ?", re.MULTILINE)
+"""How a turn of a transcript begins; in the midst of one, `system:` is text as any other."""
+SYSTEM = ("system", "developer")
 NOTHING = ("", "None")
 """What some logs write for a turn that only calls a tool."""
 
@@ -97,10 +101,18 @@ def read_dialogues(path: str | os.PathLike[str], *, score: str = "reward", feedb
         conversation, reply = _last_reply(_turns(found))
         return Trace({"conversation": conversation}, {"reply": reply}, found.get(score), found.get(feedback))
 
-    text = Path(path).read_bytes()
-    rows: list[Any] = json.loads(text) if text.lstrip().startswith(b"[") else text.split(b"\n")
-    numbered = ((number, row) for number, row in enumerate(rows, start=1) if row not in (b"", b"\r"))
+    rows = _records(Path(path).read_bytes().removeprefix(codecs.BOM_UTF8))
+    numbered = ((n, row) for n, row in enumerate(rows, 1) if not isinstance(row, bytes) or row.strip())
     return gather(numbered, make, os.fspath(path))
+
+
+def _records(text: bytes) -> list[Any]:
+    """Those of one JSON list; of anything else, and of a list that is damaged, the lines."""
+    try:
+        found = json.loads(text) if text.lstrip().startswith(b"[") else None
+    except (ValueError, RecursionError):
+        found = None
+    return text.split(b"\n") if found is None else found
 
 
 def _of_call(entry: Mapping[str, Any]) -> Trace:
@@ -122,16 +134,17 @@ def _of_mlflow(trace: Any) -> Trace:
         raise SettingsError("It must hold a root span; it has none (include_spans=True).")
     attributes = roots[0].get("attributes", {})
     inputs, outputs = (_attribute(attributes, f"mlflow.span{side}") for side in ("Inputs", "Outputs"))
-    if not inputs:
+    named = _named(inputs, "inputs") if inputs else {}
+    if not named:
         raise SettingsError("Its root span has no inputs.")
     said_of_it = plain.get("info", {}).get("assessments") or []
     found = [one for one in said_of_it if "feedback" in one and one.get("valid", True)]
-    values = {one.get("assessment_name", ""): (one["feedback"] or {}).get("value") for one in found}
-    scores = [float(value) for value in values.values() if isinstance(value, bool | int | float)]
-    said = [f"{name}: {value}" for name, value in values.items() if isinstance(value, str)]
+    values = [(one.get("assessment_name", ""), (one["feedback"] or {}).get("value")) for one in found]
+    scores = [float(value) for _, value in values if isinstance(value, bool | int | float)]
+    said = [f"{name}: {value}" for name, value in values if isinstance(value, str)]
     said += [one["rationale"] for one in found if one.get("rationale")]
     return Trace(
-        _named(inputs, "inputs"),
+        named,
         _named(outputs, "outputs"),
         sum(scores) / len(scores) if scores else None,
         " ".join(said) or None,
@@ -150,33 +163,56 @@ def _named(value: Any, name: str) -> dict[str, Any]:
     return {} if value is None else {name: value}
 
 
-def _turns(record: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Role and text of every turn."""
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    role: str
+    words: str
+    calls: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        return "\n".join(part for part in (self.words, *self.calls) if part)
+
+
+def _turns(record: Mapping[str, Any]) -> list[_Turn]:
     if isinstance(transcript := record.get("transcript"), str):
-        _, *pieces = TURN.split(transcript)
-        return [(role, text.strip()) for role, text in zip(pieces[::2], pieces[1::2], strict=True)]
-    turns = record.get("traj", record.get("messages"))
+        head, *pieces = TURN.split(transcript.lstrip())
+        if head:
+            raise SettingsError(f"Its transcript must begin with a role; it begins with {head[:20]!r}.")
+        return [_written(role, text) for role, text in zip(pieces[::2], pieces[1::2], strict=True)]
+    turns = record.get("messages") if record.get("traj") is None else record["traj"]
     if not isinstance(turns, list) or not all(isinstance(turn, Mapping) for turn in turns):
         raise SettingsError("It must hold 'traj' or 'messages', a list of turns, or a 'transcript'.")
-    return [(str(turn.get("role")), _said(cast(Mapping[str, Any], turn))) for turn in turns]
+    return [_turn(cast(Mapping[str, Any], turn)) for turn in turns]
 
 
-def _said(turn: Mapping[str, Any]) -> str:
+def _written(role: str, text: str) -> _Turn:
+    """A turn of a transcript, where a call is written as it is shown here."""
+    text = text.strip()
+    return _Turn(role, "", (text,)) if text.startswith("[call ") else _Turn(role, _words(text))
+
+
+def _turn(turn: Mapping[str, Any]) -> _Turn:
     calls = [call.get("function", {}) for call in turn.get("tool_calls") or []]
-    called = [f"[call {call.get('name')} {call.get('arguments')}]" for call in calls]
-    return "\n".join(part for part in (_text(turn.get("content")), *called) if part)
+    calls += [old] if (old := turn.get("function_call")) else []  # OpenAI's, before there were tools
+    called = tuple(f"[call {call.get('name')} {call.get('arguments')}]" for call in calls)
+    return _Turn(str(turn.get("role")).lower(), _words(_text(turn.get("content"))), called)
 
 
-def _last_reply(turns: Sequence[tuple[str, str]]) -> tuple[str, str]:
+def _words(text: str) -> str:
+    return "" if text.strip() in NOTHING else text
+
+
+def _last_reply(turns: Sequence[_Turn]) -> tuple[str, str]:
     """All before the last answer in words, as lines that begin with a role; and that answer."""
-    shown = [(role, text) for role, text in turns if role != "system" and text not in NOTHING]
-    replies = [n for n, (role, text) in enumerate(shown) if role == "assistant" and text[:6] != "[call "]
+    shown = [turn for turn in turns if turn.role not in SYSTEM and turn.text]
+    replies = [n for n, turn in enumerate(shown) if turn.role == "assistant" and turn.words]
     if not replies:
         raise SettingsError("It must hold an answer of the assistant in words.")
     before = shown[: replies[-1]]
     if not before:
         raise SettingsError("It must hold a turn before the assistant's last answer.")
-    return "\n".join(f"{role}: {text}" for role, text in before), shown[replies[-1]][1]
+    return "\n".join(f"{turn.role}: {turn.text}" for turn in before), shown[replies[-1]].text
 
 
 def _text(content: object) -> str:
@@ -184,4 +220,4 @@ def _text(content: object) -> str:
     if isinstance(content, str):
         return content
     parts = content if isinstance(content, list) else []
-    return "".join(str(part.get("text", "")) for part in parts if isinstance(part, Mapping))
+    return "".join(str(part.get("text") or "") for part in parts if isinstance(part, Mapping))

@@ -10,29 +10,18 @@ import logging
 import math
 import numbers
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from dspy_diffusion_infill.errors import SettingsError
+from dspy_diffusion_infill.secret_forms import SECRET
 
 logger = logging.getLogger(__name__)
 
 Record = TypeVar("Record")
 ConditionOn = Literal["examples", "traces", "both"]
 """What a canvas shows beside the prompt: labelled examples, what happened, or both in turn."""
-
-SECRET = re.compile(
-    r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----"
-    r"|\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]+"  # a JSON web token
-    r"|\b(?:sk|pk|rk)[-_][\w-]{16,}|\bgh[opsur]_\w{20,}|\bxox[abprs]-[\w-]{10,}|\bAKIA[0-9A-Z]{16}\b"
-    r"|(?<=bearer )[\w.~+/-]{8,}=*"
-    r"|(?:(?<=password)|(?<=passwd)|(?<=secret)|(?<=token)|(?<=api_key)|(?<=api-key)|(?<=apikey))"
-    r"[\"']?\s*[:=]\s*[\"']?[^\s\"',;]{4,}",
-    re.DOTALL | re.IGNORECASE,
-)
-"""Private keys, web tokens, keys by the prefixes their issuers give them, and what is called a secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +105,17 @@ def read_traces(
     Returns:
         The traces, and the lines that hold none, with the reason. These are logged as a warning, too.
 
+    Raises:
+        SettingsError: If inputs or outputs are one text.
+
     Example:
         >>> log = read_traces("chat.jsonl", inputs=["question"], outputs=["answer"])  # doctest: +SKIP
         >>> log.refused  # doctest: +SKIP
         [Refused(line=7, reason="It lacks 'answer'.")]
     """
+    for name, keys in (("inputs", inputs), ("outputs", outputs)):
+        if isinstance(keys, str):
+            raise SettingsError(f"{name} must be a list of keys; got {keys!r}. Say [{keys!r}].")
 
     def make(line: bytes) -> Trace:
         record = json.loads(line)
@@ -152,7 +147,8 @@ def gather(records: Iterable[tuple[int, Record]], make: Callable[[Record], Trace
             log.traces.append(make(record))
         except ValueError as error:
             log.refused.append(Refused(line, str(error)))
-        except (AttributeError, KeyError, RecursionError, TypeError) as error:  # of another shape inside
+        # of another shape inside
+        except (AttributeError, KeyError, OverflowError, RecursionError, TypeError) as error:
             log.refused.append(Refused(line, f"It is of another shape: {type(error).__name__}: {error}"))
     if log.refused:
         first, total = log.refused[0], len(log.traces) + len(log.refused)
@@ -172,7 +168,7 @@ def hide_secrets(text: str) -> str:
         >>> hide_secrets("I set OPENAI_API_KEY=sk-abc123def456ghi789, why does it fail?")
         'I set OPENAI_API_KEY[hidden], why does it fail?'
     """
-    return SECRET.sub("[hidden]", text)
+    return SECRET.sub(r"\g<server>\g<scheme>\g<name>[hidden]", text)
 
 
 def _fields(record: Mapping[str, Any], name: str, keys: Sequence[str] | None) -> dict[str, Any]:
@@ -191,9 +187,13 @@ def _fields(record: Mapping[str, Any], name: str, keys: Sequence[str] | None) ->
 def _score(value: object) -> float | None:
     if value is None:
         return None
-    if not isinstance(value, numbers.Real) or not math.isfinite(value):
+    try:
+        number = float(value) if isinstance(value, numbers.Real) else math.nan
+    except OverflowError:  # a whole number of hundreds of digits
+        number = math.inf
+    if not math.isfinite(number):
         raise SettingsError(f"score must be a finite number, or None; got {_short(value)}.")
-    return float(value)
+    return number
 
 
 def _short(value: object) -> str:

@@ -38,12 +38,14 @@ PURE = {
     "search.repeats",
     "search.screening",
     "search.selection",
+    "secret_forms",
     "serving.fairness",
     "serving.limits",
     "serving.retrying",
     "serving.wire",
     "trace_formats",
     "traces",
+    "visible",
 }
 MAX_LINES = 250
 

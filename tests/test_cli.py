@@ -10,7 +10,14 @@ import typer
 from typer.testing import CliRunner
 
 from dspy_diffusion_infill import cli
-from dspy_diffusion_infill.errors import InfillerUnavailableError, MissingExtraError, SettingsError
+from dspy_diffusion_infill.commands.terminal import marked, only_json
+from dspy_diffusion_infill.errors import (
+    CanvasError,
+    InfillerUnavailableError,
+    MissingExtraError,
+    ModelError,
+    SettingsError,
+)
 
 AS_INSTALLED = (
     "import sys; sys.argv[0] = 'diffusion-infill'; from dspy_diffusion_infill.cli import main; main()"
@@ -89,8 +96,11 @@ def fails(error: BaseException, *, debug: bool = False) -> int:
     ("error", "code", "line"),
     [
         (SettingsError("window must be at least 1; got 0."), 2, "error: window must be at least 1; got 0."),
+        (CanvasError("Too long."), 2, "error: Too long."),
+        (ModelError("No model."), 2, "error: No model."),
         (typer.BadParameter("no such file"), 2, "error: Invalid value: no such file"),
         (InfillerUnavailableError("No infiller\n  answers."), 1, "error: No infiller answers."),
+        (SettingsError("a\x1b[2J"), 2, r"error: a\x1b[2J"),
         (OSError(28, "No space"), 1, "error: OSError: [Errno 28] No space --debug shows where."),
         (KeyboardInterrupt(), 130, "interrupted"),
         (typer.Abort(), 130, "interrupted"),
@@ -143,3 +153,17 @@ def test_without_torch_the_engine_says_what_to_install(monkeypatch: pytest.Monke
     monkeypatch.delitem(sys.modules, "dspy_diffusion_infill.engine.denoise")
     with pytest.raises(MissingExtraError, match=r"pip install 'dspy-diffusion-infill\[engine\]'"):
         dspy_diffusion_infill.DiffusionLM  # noqa: B018
+
+
+def test_json_stands_alone_beside_what_child_processes_print(capfd: pytest.CaptureFixture[str]):
+    for wanted in (True, False):
+        with only_json(wanted):
+            os.write(1, b"of a child\n")
+        os.write(1, b"{}\n")
+        found = capfd.readouterr()
+        assert (found.out, found.err) == (("{}\n", "of a child\n") if wanted else ("of a child\n{}\n", ""))
+
+
+def test_without_a_standard_output_nothing_is_coloured(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    assert marked([("a", False), ("b", True)]) == "a[b]"

@@ -1,6 +1,7 @@
 """Metrics: every shape that DSPy's optimizers accept, and no failure that passes for a score."""
 
 import functools
+import sys
 
 import dspy
 import numpy as np
@@ -84,6 +85,21 @@ def test_feedback_is_kept():
 def test_what_is_no_number_names_the_example(value):
     with pytest.raises(MetricError, match=r"(?s)must return a finite number.*on valset example 3"):
         Metric(lambda e, p: value)("e", "p", where="valset example 3")
+
+
+def test_a_module_says_by_its_forward_what_it_takes():
+    class Judge(dspy.Module):
+        def forward(self, example, prediction, trace):
+            return 0.5
+
+    assert Metric(Judge())("e", "p", where="") == Verdict(0.5)
+    with pytest.raises(SettingsError, match=r"metric must be callable as metric\(example, prediction\)"):
+        Metric(dspy.Predict("a -> b"))
+
+
+def test_a_metric_that_ends_the_process_is_an_error():
+    with pytest.raises(MetricError, match="metric raised SystemExit on valset example 3: 0"):
+        Metric(lambda e, p: sys.exit(0))("e", "p", where="valset example 3")
 
 
 def test_a_metric_that_raises_names_the_example_and_keeps_the_cause():

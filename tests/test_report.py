@@ -130,19 +130,19 @@ def program(run):
     return SimpleNamespace(**{name: run[name] for name in RESULTS})
 
 
-def poisoned(run):
+def poisoned(run, text=HOSTILE):
     """The same run with hostile text wherever text of the user's or of a model can stand."""
     found, (lost, won) = run["detailed_results"], run["trial_logs"]
-    found["base_error"] = HOSTILE
-    found["instructions_before"] = {HOSTILE: HOSTILE}
-    found["instructions_after"] = {HOSTILE: f"{HOSTILE} more"}
-    found["unscored"] = {3: HOSTILE}
-    found["stop_reason"] = HOSTILE
-    found["settings"] = {"infiller": HOSTILE}
-    lost |= {"before": HOSTILE, "predictor": HOSTILE, "rejected": [{"text": HOSTILE, "reason": "empty"}]}
-    won |= {"before": HOSTILE, "after": HOSTILE, "predictor": HOSTILE}
-    found["edits"] = [edit(before=HOSTILE, after=f"{HOSTILE} more", predictor=HOSTILE)]
-    run["candidate_programs"] = [{"score": 1.0, "instructions": {HOSTILE: f"More {HOSTILE}"}}]
+    found["base_error"] = text
+    found["instructions_before"] = {text: text}
+    found["instructions_after"] = {text: f"{text} more"}
+    found["unscored"] = {3: text}
+    found["stop_reason"] = text
+    found["settings"] = {"infiller": text}
+    lost |= {"before": text, "predictor": text, "rejected": [{"text": text, "reason": "empty"}]}
+    won |= {"before": text, "after": text, "predictor": text}
+    found["edits"] = [edit(before=text, after=f"{text} more", predictor=text)]
+    run["candidate_programs"] = [{"score": 1.0, "instructions": {text: f"More {text}"}}]
     return run
 
 
@@ -325,6 +325,13 @@ def test_no_text_of_the_user_becomes_markup_in_markdown(run):
         f"{HOSTILE}\n",
         f"{HOSTILE} more\n",
     ]
+
+
+def test_no_text_steers_a_terminal_or_turns_the_words_around(run):
+    bad = "a\x1b[2Jb\x00c\u202ed\x9b"
+    for page in (html_report(poisoned(run, bad)), markdown_summary(poisoned(run, bad))):
+        assert not set(page) & set("\x1b\x00\u202e\x9b")
+        assert r"a\x1b[2Jb\x00c\u202ed\x9b" in page
 
 
 def test_the_summary_tells_the_change_the_gain_and_the_settings(run):

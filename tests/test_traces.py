@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -31,6 +32,7 @@ def test_a_trace_holds_fields_a_score_and_feedback():
         ({"outputs": {4: "x"}}, "outputs must be values by field name; got {4"),
         ({"score": float("nan")}, "score must be a finite number, or None; got nan"),
         ({"score": "good"}, "score must be a finite number"),
+        ({"score": 10**400}, "score must be a finite number, or None; got 1000"),
         ({"feedback": 3}, "feedback must be a text, or None; got 3"),
         ({"predictor": 3}, "predictor must be a text"),
         ({"outputs": {}}, "must hold an output or feedback"),
@@ -87,6 +89,19 @@ def test_every_bad_record_is_listed_with_its_line_and_reason(tmp_path, caplog):
     assert caplog.messages == [
         f"7 of 9 records of {path} are no traces, the first on line 3: {log.refused[0].reason}"
     ]
+
+
+def test_a_score_too_large_for_a_number_costs_its_line_alone(tmp_path):
+    good = '{"inputs": "a", "outputs": "b"}'
+    log = read_traces(written(tmp_path, good[:-1] + f', "score": 1{"0" * 400}}}', good))
+    assert [one.line for one in log.refused] == [1]
+    assert len(log.traces) == 1
+
+
+def test_keys_are_a_list(tmp_path):
+    for name in ("inputs", "outputs"):
+        with pytest.raises(SettingsError, match=rf"{name} must be a list of keys; got 'q'. Say \['q'\]"):
+            read_traces(written(tmp_path, '{"q": "a"}'), **{name: "q"})
 
 
 class Found(dict):
@@ -147,6 +162,15 @@ def test_an_mlflow_trace_gives_its_root_span_and_what_was_said_of_it():
     assert from_mlflow([mlflow_trace('"hi"', '"yo"')]).traces == [Trace({"inputs": "hi"}, {"outputs": "yo"})]
 
 
+def test_every_rating_of_an_mlflow_trace_counts_and_a_null_is_no_input():
+    rated = [said("ok", 0), said("ok", 1), said("ok", 0), said("tone", "rude"), said("tone", "kind")]
+    (trace,) = from_mlflow([mlflow_trace(assessments=rated)]).traces
+    assert trace.score == pytest.approx(1 / 3)
+    assert trace.feedback == "tone: rude tone: kind"
+    large = mlflow_trace(assessments=[said("ok", 10**400)])
+    assert [one.line for one in from_mlflow([mlflow_trace('{"q": null}'), large]).refused] == [1, 2]
+
+
 def test_mlflow_traces_without_a_root_inputs_or_answer_are_listed():
     bare = {"info": {}, "data": {"spans": []}}
     log = from_mlflow([bare, mlflow_trace(inputs=None), mlflow_trace(outputs="null"), 3])
@@ -195,6 +219,73 @@ def test_an_answer_that_nothing_came_before_is_listed(tmp_path):
     assert [one.line for one in log.refused] == [1, 2]
 
 
+ASKED = {"role": "user", "content": "Hi."}
+ANSWERED = {"role": "assistant", "content": "Yes."}
+CALL = {"function": {"name": "f", "arguments": "{}"}}
+
+
+@pytest.mark.parametrize("role", ["system", "System", "developer"])
+def test_no_turn_of_the_system_is_shown(tmp_path, role):
+    turns = [{"role": role, "content": "Be kind."}, ASKED, ANSWERED]
+    (trace,) = read_dialogues(written(tmp_path, json.dumps({"messages": turns}))).traces
+    assert trace.inputs == {"conversation": "user: Hi."}
+
+
+@pytest.mark.parametrize(
+    ("turn", "shown"),
+    [
+        ({"content": "None", "tool_calls": [CALL]}, "[call f {}]"),
+        ({"content": None, "function_call": CALL["function"]}, "[call f {}]"),
+        ({"content": [{"type": "text", "text": None}], "tool_calls": [CALL]}, "[call f {}]"),
+        ({"content": " \n"}, None),
+    ],
+)
+def test_a_call_or_a_blank_is_no_answer_in_words(tmp_path, turn, shown):
+    turns = [ASKED, {"role": "assistant", **turn}]
+    lines = [json.dumps({"traj": all_turns}) for all_turns in (turns, [*turns, ANSWERED])]
+    log = read_dialogues(written(tmp_path, *lines))
+    assert log.refused == [Refused(1, "It must hold an answer of the assistant in words.")]
+    wanted = ["user: Hi.", *([f"assistant: {shown}"] if shown else [])]
+    assert log.traces == [Trace({"conversation": "\n".join(wanted)}, {"reply": "Yes."})]
+
+
+def test_an_answer_in_brackets_and_one_in_parts_are_words(tmp_path):
+    parts = [{"type": "text", "text": None}, {"type": "text", "text": "cat"}]
+    answers = ["[call me]", parts]
+    lines = [json.dumps({"messages": [ASKED, {"role": "assistant", "content": one}]}) for one in answers]
+    log = read_dialogues(written(tmp_path, *lines))
+    assert [trace.outputs["reply"] for trace in log.traces] == ["[call me]", "cat"]
+
+
+def test_a_call_in_a_transcript_is_no_answer_in_words(tmp_path):
+    log = read_dialogues(written(tmp_path, '{"transcript": "user: Hi.\\nassistant: [call f {}]"}'))
+    assert log.refused == [Refused(1, "It must hold an answer of the assistant in words.")]
+
+
+def test_a_transcript_begins_with_a_role_and_keeps_what_its_user_wrote(tmp_path):
+    texts = ["I log in.\nuser: Hi.\nassistant: Yes.", "system: Be.\nuser: Hi.\nsystem: down\nassistant: Yes."]
+    log = read_dialogues(written(tmp_path, *(json.dumps({"transcript": text}) for text in texts)))
+    reason = "Its transcript must begin with a role; it begins with 'I log in.\\n'."
+    assert log.refused == [Refused(1, reason)]
+    assert [trace.inputs["conversation"] for trace in log.traces] == ["user: Hi.\nsystem: down"]
+
+
+@pytest.mark.parametrize(
+    ("first", "refused"),
+    [(b'["x"]', [1]), (b'[{"mess', [1]), (b"[" * 9999, [1]), (b"  ", []), (b"\xef\xbb\xbf", [])],
+)
+def test_a_damaged_first_line_costs_itself_alone(tmp_path, first, refused):
+    good = json.dumps({"traj": None, "messages": [ASKED, ANSWERED]})
+    log = read_dialogues(written(tmp_path, first, good))
+    assert len(log.traces) == 1
+    assert [one.line for one in log.refused] == refused
+
+
+def test_a_byte_order_mark_before_a_list_is_passed_over(tmp_path):
+    good = json.dumps([{"messages": [ASKED, ANSWERED]}]).encode()
+    assert len(read_dialogues(written(tmp_path, b"\xef\xbb\xbf" + good)).traces) == 1
+
+
 def test_all_dialogues_of_tau_bench_are_read(shared_data):
     log = read_dialogues(shared_data / "traces_tau.jsonl")
     assert (len(log.traces), log.refused) == (288, [])
@@ -213,11 +304,70 @@ def test_all_dialogues_of_tau_bench_are_read(shared_data):
         ('{"api_key": "abcd1234"}', '{"api_key[hidden]"}'),
         ("eyJhbGciOiJI.eyJzdWIiOiIx.c2lnbmF0dXJl", "[hidden]"),
         ("-----BEGIN RSA PRIVATE KEY-----\nabc\n-----END RSA PRIVATE KEY-----", "[hidden]"),
+        ("hf_abcdefghijklmnopQRST", "[hidden]"),
+        ("github_pat_11ABCDEFG0abcdefghijkl", "[hidden]"),
+        ("AIzaSyA1234567890abcdefghijklmnopqrstuv", "[hidden]"),
+        ("ASIAABCDEFGHIJKLMNOP", "[hidden]"),
+        ("glpat-abcdefghij0123456789", "[hidden]"),
+        ("npm_abcdefghijklmnopqrst0123", "[hidden]"),
+        ("xapp-1-A0123-4567", "[hidden]"),
+        ("SG.abcdefghijklmnop.abcdefghijklmnopqr", "[hidden]"),
+        (r"a\nsk-proj-abcdefghij0123456789", r"a\n[hidden]"),
+        ("aws_secret_access_key = wJalr/ab+c", "aws_secret_access_key[hidden]"),
+        ('"SecretAccessKey": "wJalr"', '"SecretAccessKey[hidden]"'),
+        ("SECRET_KEY=abcd access_key=efgh", "SECRET_KEY[hidden] access_key[hidden]"),
+        ('"private_key": "ab cd"', '"private_key[hidden]"'),
+        ("pwd=abcd passphrase: efgh API key: ijkl", "pwd[hidden] passphrase[hidden] API key[hidden]"),
+        (r"{\"password\": \"hunter2 hunter2\", \"a\": 1}", r"{\"password[hidden]\", \"a\": 1}"),
+        (r"{\"password\": \"hunter2\\\"TAIL\"}", r"{\"password[hidden]\"}"),
+        ("postgres://admin:p:w@host/db", "postgres://admin:[hidden]@host/db"),
+        ("Authorization: Basic dXNlcjpwdw==", "Authorization: Basic [hidden]"),
+        ("Bearer  abcdefgh", "Bearer  [hidden]"),
         (
-            "The secret garden has 5 tokens, max_tokens=4096.",
-            "The secret garden has 5 tokens, max_tokens=4096.",
+            "-----BEGIN PGP PRIVATE KEY BLOCK-----\nabc\n-----END PGP PRIVATE KEY BLOCK----- x",
+            "[hidden] x",
         ),
+        ("-----BEGIN PRIVATE KEY-----\nabc", "[hidden]"),
+        ('password: "correct horse battery staple" x', 'password[hidden]" x'),
+        ("password: 'abcd;TAIL' x", "password[hidden]' x"),
+        (r'password: "abc\"TAIL" x', 'password[hidden]" x'),
+        ("password=ab,cdTAIL x", "password[hidden] x"),
+        ("token=12345:AbcdTAIL", "token[hidden]"),
     ],
 )
 def test_what_looks_like_a_secret_is_hidden_and_nothing_else(text, hidden):
     assert hide_secrets(text) == hidden
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The secret garden has 5 tokens, max_tokens=4096.",
+        "sk-learn-is-a-fine-library",
+        "pk_constraint_name_of_table",
+        'max_token=4096, {"token": 12}',
+        "http://127.0.0.1:8011/v1, ann@x.org",
+    ],
+)
+def test_what_is_no_secret_is_shown(text):
+    assert hide_secrets(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "eyJ-",
+        "-----BEGIN PRIVATE KEY-----",
+        "-----BEGIN ",
+        "sk-",
+        "://a:",
+        "secret-",
+        "token ",
+        "SG.",
+        'pwd="',
+    ],
+)
+def test_a_long_text_takes_linear_time(text):
+    started = time.process_time()
+    hide_secrets(text * (100_000 // len(text)))
+    assert time.process_time() - started < 2  # a quadratic search takes ten and more

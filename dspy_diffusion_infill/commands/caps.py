@@ -32,6 +32,8 @@ def read_budget(text: str) -> Preset | Budget:
     for part in text.split(","):
         name, equals, number = part.rpartition("=")
         name = name.strip() if equals else "metric_calls"
+        if name in caps:
+            raise SettingsError(f"budget must name a cap once; got {name} again in {text!r}.")
         try:
             caps[name] = int(number) if name in _COUNTS else float(number)
         except ValueError:

@@ -46,15 +46,30 @@ def _module(name: str, option: str) -> Any:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        return importlib.import_module(name)
-    except Exception as error:
+        found = importlib.import_module(name)
+    except (Exception, SystemExit) as error:  # the code is the user's
         raise SettingsError(
             f"{option} must name a module that can be imported; {name!r} raises {type(error).__name__}: "
             f"{error}{_place(error)}."
         ) from error
+    _check_own(name.partition(".")[0], option)
+    return found
 
 
-def _place(error: Exception) -> str:
+def _check_own(name: str, option: str) -> None:
+    """Refuse a module that was loaded from elsewhere before, and hides the one in the current folder."""
+    here = os.path.realpath(os.getcwd())
+    own = [os.path.join(here, f"{name}.py"), os.path.join(here, name, "__init__.py")]
+    there = [file for file in own if os.path.isfile(file)]
+    loaded = getattr(sys.modules[name], "__file__", None)
+    if there and (loaded is None or os.path.realpath(loaded) not in there):
+        raise SettingsError(
+            f"{option} must name a module that hides none of Python's; got {name!r}, and another of "
+            f"that name is loaded already. Rename {there[0]}."
+        )
+
+
+def _place(error: BaseException) -> str:
     """Where in a file an error was raised; nothing if that was in the import system itself."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     inside = last.filename == importlib.__file__ or last.filename.startswith("<frozen")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +20,7 @@ from dspy_diffusion_infill.commands.terminal import (
     quieten,
     say,
 )
+from dspy_diffusion_infill.visible import visible
 
 
 def optimize(
@@ -70,7 +71,9 @@ def optimize(
 def _run(options: Mapping[str, Any]) -> dict[str, Any]:
     """Tune and save, and say what was found; the estimate alone if nothing was to be spent."""
     from dspy_diffusion_infill.commands.program import asked, find_program, loading
-    from dspy_diffusion_infill.commands.tuning import prepare, save
+    from dspy_diffusion_infill.commands.saving import check_savable, save
+    from dspy_diffusion_infill.commands.tuning import prepare
+    from dspy_diffusion_infill.prompts.program import instructions_of
 
     student, made = find_program(options["program"])
     with asked(student, options["lm"], options["api_base"]) as lm:
@@ -79,14 +82,23 @@ def _run(options: Mapping[str, Any]) -> dict[str, Any]:
         counts = ", ".join(f"{len(examples)} in the {name}" for name, examples in tuning.sets.items())
         note(f"Program {options['program']}, LM {lm}; examples: {counts}.")
         note(f"Budget: {options['budget']}. {estimate}")
+        for text in _idle(options["lock"] or (), instructions_of(student).values()):
+            note(f"Nothing is locked by {text!r}: no instructions hold it.")
         if options["dry_run"] or not _agreed(options["yes"]):
             note("Nothing was spent.")
             return {"estimate": asdict(estimate)}
+        check_savable(student, options["output"])
         tuned = tuning.compile(total=estimate.metric_calls, resume=options["resume"])
     files = save(tuned, options["output"])
     report: dict[str, Any] = vars(tuned)["detailed_results"]
     lines = loading(student, options["program"], made=made, file=files["program"])
     return {"estimate": asdict(estimate), **_summary(report), **files, "load": lines}
+
+
+def _idle(locks: Iterable[str], texts: Iterable[str]) -> list[str]:
+    """The locks that no text holds."""
+    held = list(texts)
+    return [lock for lock in locks if not any(lock in text for text in held)]
 
 
 def _agreed(yes: bool) -> bool:
@@ -110,8 +122,8 @@ def _summary(report: Mapping[str, Any]) -> dict[str, Any]:
 def _show(found: Mapping[str, Any]) -> None:
     for predictor, after in found["instructions_after"].items():
         if len(found["instructions_after"]) > 1:
-            say(f"\n{predictor}:")
-        say(f"before  {_indented(found['instructions_before'][predictor])}")
+            say(f"\n{_shown(predictor)}:")
+        say(f"before  {_shown(found['instructions_before'][predictor])}")
         shown = marked(_pieces(after, found["changes"].get(predictor)))
         say(f"after   {shown}")
     before, after = (_score(found[name]) for name in ("score_before", "score_after"))
@@ -121,7 +133,7 @@ def _show(found: Mapping[str, Any]) -> None:
     say(f"spent   {found['metric_calls']} metric calls, {found['seconds']:.0f} s")
     if found["num_failures"]:
         say(f"failed  {found['num_failures']} of these runs, such as answers that could not be parsed")
-    say(f"ended   {found['stop_reason']}")
+    say(f"ended   {_shown(found['stop_reason'])}")
     say(f"\nProgram: {found['program']}\nReport:  {found['report']}\n\nLoad it with")
     for line in found["load"]:
         say(f"  {line}")
@@ -130,14 +142,14 @@ def _show(found: Mapping[str, Any]) -> None:
 def _pieces(text: str, change: Mapping[str, Any] | None) -> Sequence[tuple[str, bool]]:
     """A text, cut where it changed."""
     if change is None:
-        return [(_indented(text), False)]
+        return [(_shown(text), False)]
     start, end = change["start"], change["start"] + len(change["after"])
     cut = ((text[:start], False), (text[start:end], True), (text[end:], False))
-    return [(_indented(piece), changed) for piece, changed in cut]
+    return [(_shown(piece), changed) for piece, changed in cut]
 
 
-def _indented(text: str) -> str:
-    return text.replace("\n", "\n        ")
+def _shown(text: str) -> str:
+    return visible(text).replace("\n", "\n        ")
 
 
 def _score(value: float | None) -> str:

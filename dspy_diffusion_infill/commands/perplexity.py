@@ -51,13 +51,17 @@ def _rows(file: str) -> list[Row]:
     """What a file holds: one text, or a text or a response with its prompt a row."""
     if Path(file).suffix.lower() not in (".jsonl", ".csv"):
         return [Row({"text": read_text(Path(file))}, file)]
-    rows = read_rows(file)
-    for row in rows:
-        if not any(names <= row.values.keys() for names in ({"text"}, {"prompt", "response"})):
-            raise SettingsError(
-                f"A row must have text, or prompt and response; {row.place} has {sorted(row.values)}."
-            )
-    return rows
+    return [_texts(row) for row in read_rows(file)]
+
+
+def _texts(row: Row) -> Row:
+    """The columns of a row that hold something to read."""
+    texts = {name: str(value) for name, value in row.values.items() if isinstance(value, str | int | float)}
+    if not any(names <= texts.keys() for names in ({"text"}, {"prompt", "response"})):
+        raise SettingsError(
+            f"A row must have text, or prompt and response; {row.place} has {sorted(texts)} with a value."
+        )
+    return Row(texts, row.place)
 
 
 def _estimate(
@@ -73,10 +77,10 @@ def _estimate(
     targets = []
     for row in rows:
         if "text" in row.values:
-            target = text_target(model.vocabulary, str(row.values["text"]))
+            target = text_target(model.vocabulary, row.values["text"])
         else:
-            asked = Message.text("user", str(row.values["prompt"]))
-            target = response_target(model.vocabulary, [asked], str(row.values["response"]))
+            asked = Message.text("user", row.values["prompt"])
+            target = response_target(model.vocabulary, [asked], row.values["response"])
         if not target.scored:
             raise SettingsError(f"A text must hold at least one token; {row.place} holds none.")
         targets.append(target)

@@ -100,7 +100,7 @@ def loading(program: dspy.Module, place: str, *, made: bool, file: str) -> list[
 def _call(found: Any, place: str, **arguments: Any) -> Any:
     try:
         return found(**arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # the code is the user's
         given = f" from {', '.join(arguments)} alone" if arguments else " without arguments"
         raise SettingsError(
             f"{place} must make what is wanted{given}; it raises {type(error).__name__}: {error}. Make it in "

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from dspy_diffusion_infill.search.saying import logger as said
+from dspy_diffusion_infill.visible import visible
 
 
 class CountRuns(BaseCallback):
@@ -80,4 +81,4 @@ class _Lines(logging.Handler):
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._console.print(Text(record.getMessage()))
+        self._console.print(Text(visible(record.getMessage())))

@@ -118,7 +118,7 @@ def turns(rows: Sequence[Row]) -> tuple[Message, ...]:
     A single input is shown as it is, several as `name: value` lines, as `CompactAdapter` does.
 
     Raises:
-        SettingsError: If a row has no output, or no input.
+        SettingsError: If a row has no output, no input, or a null.
     """
     return tuple(turn for row in rows for turn in _example(row))
 
@@ -142,6 +142,10 @@ def _example(row: Row) -> Iterator[Message]:
     if OUTPUT not in row.values or not inputs:
         raise SettingsError(
             f"An example must have {OUTPUT!r} and at least one input; {row.place} has {sorted(row.values)}."
+        )
+    if empty := [name for name, value in row.values.items() if value is None]:
+        raise SettingsError(
+            f"An example must have a value in every column; {row.place} has null in {empty[0]!r}."
         )
     alone = len(inputs) == 1
     lines = [str(value) if alone else f"{name}: {value}" for name, value in inputs.items()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,10 +26,15 @@ def report(
     found = _read(run / "run.json")
     page = write_pages(found, run)
     if as_json:
-        scores = {name: found["detailed_results"][name] for name in ("score_before", "score_after")}
+        scores = {name: _finite(found["detailed_results"][name]) for name in ("score_before", "score_after")}
         print_json({"html": str(page), "markdown": str(page.with_suffix(".md")), **scores})
     else:
         say(f"Report: {page}")
+
+
+def _finite(score: float | None) -> float | None:
+    """None for what JSON has no number for."""
+    return score if score is not None and math.isfinite(score) else None
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -42,5 +48,5 @@ def _read(file: Path) -> dict[str, Any]:
         raise SettingsError(f"run must be a folder that holds run.json; {file.parent} holds none.{hint}")
     try:
         return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SettingsError(f"{file} must be JSON; it is not: {error}.") from error

@@ -35,17 +35,29 @@ def read_rows(source: str, *, limit: int | None = None) -> list[Row]:
         SettingsError: If there is no such source, a line cannot be read, or there are no rows.
         MissingExtraError: If it is a hub id or a folder, and `datasets` is not installed.
     """
-    readers = {".jsonl": _jsonl, ".csv": _csv}
-    path = Path(source).expanduser()
-    reader = readers.get(path.suffix.lower())
-    if reader is None and path.is_file():
+    if not source:
+        raise SettingsError("Data must be in a file, a folder or on the hub; got no name.")
+    path, is_file = _look(source)
+    reader = {".jsonl": _jsonl, ".csv": _csv}.get(path.suffix.lower())
+    if reader is None and is_file:
         raise SettingsError(f"Data must be in a .jsonl or a .csv file; got {source!r}.")
-    if reader is not None and not path.is_file():
-        raise SettingsError(f"Data must be in a file that is there; got {source!r}: no such file.")
+    if reader is not None and not is_file:
+        reason = "it is a folder" if path.is_dir() else "no such file"
+        raise SettingsError(f"Data must be in a file that is there; got {source!r}: {reason}.")
     rows = list(itertools.islice(reader(path) if reader else _hub(source), limit))
     if not rows:
         raise SettingsError(f"Data must hold at least one row; {source!r} holds none.")
     return rows
+
+
+def _look(source: str) -> tuple[Path, bool]:
+    """A path, and whether there is a file."""
+    try:
+        path = Path(source).expanduser()
+        return path, path.is_file()
+    except (OSError, RuntimeError) as error:  # a name too long, or somebody who has no home
+        reason = getattr(error, "strerror", None) or error
+        raise SettingsError(f"Data must be in a file that is there; got {source[:60]!r}: {reason}") from error
 
 
 def _jsonl(path: Path) -> Iterator[Row]:
@@ -55,7 +67,8 @@ def _jsonl(path: Path) -> Iterator[Row]:
             continue
         try:
             values = json.loads(line)
-        except ValueError as error:
+            json.dumps(values, ensure_ascii=False).encode()  # half a surrogate pair can be sent nowhere
+        except (ValueError, RecursionError) as error:
             raise SettingsError(f"Every line must be a JSON object; {place} is not: {error}.") from error
         if not isinstance(values, dict):
             raise SettingsError(f"Every line must be a JSON object; {place} is a {type(values).__name__}.")
@@ -63,6 +76,7 @@ def _jsonl(path: Path) -> Iterator[Row]:
 
 
 def _csv(path: Path) -> Iterator[Row]:
+    csv.field_size_limit(2**31 - 1)  # of the whole process; what a C long holds on every system
     reader = csv.DictReader(_lines(path), strict=True)
     try:
         header = list(reader.fieldnames or ())
@@ -74,7 +88,8 @@ def _csv(path: Path) -> Iterator[Row]:
                 raise SettingsError(f"A row must have {len(header)} values, one a column; {place} does not.")
             yield Row(values, place)
     except csv.Error as error:
-        raise SettingsError(f"{path}, line {reader.line_num}, is no CSV: {error}.") from error
+        # the reader within has counted the line that it failed on
+        raise SettingsError(f"{path}, line {reader.reader.line_num}, is no CSV: {error}.") from error
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -89,13 +104,14 @@ def _lines(path: Path) -> Iterator[str]:
 def _hub(source: str) -> Iterator[Row]:
     try:
         from datasets import load_dataset
+        from datasets.exceptions import DatasetsError
     except ImportError as error:
         raise MissingExtraError(f"Reading {source!r} from the hub", "train") from error
     name, *parts = source.split(":")
     *config, split = parts or ["train"]
     try:
         found = cast(Iterable[Any], load_dataset(name, *config, split=split))
-    except (FileNotFoundError, ConnectionError, ValueError) as error:
+    except (FileNotFoundError, ConnectionError, ValueError, DatasetsError) as error:
         raise SettingsError(
             f"Data must be a .jsonl or .csv file, a folder of data, or a hub id, perhaps with :split or "
             f":config:split behind it; got {source!r}: {error}"

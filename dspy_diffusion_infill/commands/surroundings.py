@@ -61,17 +61,28 @@ def served() -> dict[str, str | None]:
         answer = httpx.get(f"{url}/v1/models", headers=headers, timeout=TIMEOUT_S)
         answer.raise_for_status()
         card = answer.json()["data"][0]
-        return {"url": url, "model": f"{card['id']} ({card['fingerprint']})", "error": None}
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        return {"url": url, "model": None, "error": str(error) or type(error).__name__}
+        model, wrong = f"{card['id']} ({card['fingerprint']})", None
+    except httpx.HTTPStatusError as error:
+        model, wrong = None, f"it answers with HTTP status {error.response.status_code}"
+    # these quote what could not be sent: the key, or the URL with its password
+    except (httpx.LocalProtocolError, httpx.InvalidURL, UnicodeEncodeError) as error:
+        model, wrong = None, f"{type(error).__name__}: look at {URL_VARIABLE} and {KEY_VARIABLE}"
+    except httpx.HTTPError as error:
+        model, wrong = None, str(error) or type(error).__name__
     except (ValueError, LookupError, TypeError):
-        return {"url": url, "model": None, "error": "what answers is no infiller"}
+        model, wrong = None, "what answers is no infiller"
+    return {"url": _without_password(url), "model": model, "error": wrong}
 
 
 def missing() -> dict[str, list[str]]:
     """By extra, the distributions of it that are not installed; none for an extra that is."""
     needs = metadata.requires(DISTRIBUTION) or []
     return {extra: [name for name in _names(needs, extra) if _version(name) is None] for extra in PURPOSES}
+
+
+def _without_password(url: str) -> str:
+    """A URL without user and password."""
+    return re.sub(r"^(\w+://)?.*@", r"\1", url, flags=re.DOTALL)
 
 
 def _names(needs: list[str], extra: str) -> list[str]:

@@ -7,9 +7,10 @@ import importlib
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -37,8 +38,37 @@ def print_json(value: Mapping[str, Any]) -> None:
 @contextlib.contextmanager
 def only_json(wanted: bool) -> Iterator[None]:
     """Send what others print to standard error, so that JSON stands alone on standard output."""
-    with contextlib.redirect_stdout(sys.stderr) if wanted else contextlib.nullcontext():
+    with contextlib.ExitStack() as stack:
+        if wanted:
+            stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+            stack.enter_context(_of_children_too())
         yield
+
+
+@contextlib.contextmanager
+def _of_children_too() -> Iterator[None]:
+    """The same for other processes and for libraries in C, which know no `sys.stdout`."""
+    try:
+        kept = os.dup(1)
+    except OSError:  # closed; nothing can be printed there
+        yield
+        return
+    try:
+        os.dup2(2, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+@contextlib.contextmanager
+def ended_as_by_ctrl_c() -> Iterator[None]:
+    """Let a request to end, as batch systems send it, keep what Ctrl-C keeps."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def marked(pieces: Iterable[tuple[str, bool]]) -> str:
@@ -52,7 +82,8 @@ def marked(pieces: Iterable[tuple[str, bool]]) -> str:
 
 def coloured(text: str, colour: str, plain: str) -> str:
     """A text in bold and a colour; `plain` where there are no colours."""
-    colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    out: TextIO | None = sys.stdout  # None where the shell closed it
+    colours = out is not None and out.isatty() and not os.environ.get("NO_COLOR")
     return typer.style(text, fg=colour, bold=True) if colours else plain
 
 

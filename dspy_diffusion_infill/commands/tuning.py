@@ -1,8 +1,7 @@
-"""What `diffusion-infill optimize` does, apart from what it says: prepare, estimate, compile, save."""
+"""What `diffusion-infill optimize` does, apart from what it says: prepare, estimate, compile."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +16,13 @@ from dspy_diffusion_infill.commands.objects import find_object
 from dspy_diffusion_infill.commands.program import find_base
 from dspy_diffusion_infill.commands.progress import CountRuns, shown
 from dspy_diffusion_infill.commands.rows import read_rows
+from dspy_diffusion_infill.commands.saving import JOURNAL, check_free
+from dspy_diffusion_infill.commands.terminal import ended_as_by_ctrl_c
+from dspy_diffusion_infill.errors import EvaluationError, SettingsError
 from dspy_diffusion_infill.optimizer import DiffusionInfill
 from dspy_diffusion_infill.prompts.canvas import Denoising
-from dspy_diffusion_infill.report import write_report
 from dspy_diffusion_infill.search.estimate import Estimate
 from dspy_diffusion_infill.serving.connect import connect
-
-PROGRAM, JOURNAL = "program.json", "journal"
-"""In the output folder, beside the report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +44,22 @@ class Tuning:
         Args:
             total: Metric calls that it may spend; None if that is not capped.
             resume: Whether to go on from the journal.
+
+        Raises:
+            EvaluationError: If the program, or an optimizer that runs first, ends the process.
         """
-        with shown(Console(stderr=True, highlight=False, soft_wrap=True), total) as bar:
+        console = Console(stderr=True, highlight=False, soft_wrap=True)
+        with ended_as_by_ctrl_c(), shown(console, total) as bar:
             self.optimizer.callbacks.append(CountRuns(type(self.program), bar))
-            return self.optimizer.compile(self.program, resume=resume, **self.sets)
+            try:
+                return self.optimizer.compile(self.program, resume=resume, **self.sets)
+            except SettingsError as error:  # of the journal
+                said = str(error).replace("log_dir", "--output").replace("resume=False", "--no-resume")
+                raise SettingsError(said) from error
+            except SystemExit as error:  # of the user's code; as it is, it would end this one without a word
+                raise EvaluationError(
+                    f"The program must not end the process that runs it; it raised SystemExit: {error}."
+                ) from error
 
 
 def prepare(program: dspy.Module, options: Mapping[str, Any]) -> Tuning:
@@ -63,6 +73,7 @@ def prepare(program: dspy.Module, options: Mapping[str, Any]) -> Tuning:
         SettingsError: If an option breaks its rule.
         InfillerUnavailableError: If no infiller answers.
     """
+    check_free(Path(options["output"]))
     metric = find_object(options["metric"], option="metric")
     named = options["inputs"]
     columns = [name.strip() for name in named.split(",")] if named else None
@@ -83,11 +94,3 @@ def prepare(program: dspy.Module, options: Mapping[str, Any]) -> Tuning:
         infiller=connect(options["infiller"], Denoising()),
     )
     return Tuning(program, optimizer, sets)
-
-
-def save(tuned: dspy.Module, folder: str | os.PathLike[str]) -> dict[str, str]:
-    """Write the tuned program and its report; where they are, by what they are."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    tuned.save(folder / PROGRAM)
-    return {"program": str(folder / PROGRAM), "report": str(write_report(tuned, folder))}

@@ -76,7 +76,7 @@ class Metric:
             value = self.function(example, prediction, *self._padding)
         except Unscored:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raised = MetricError(f"metric raised {type(error).__name__} on {where}: {error}")
             raised.add_note(f"The program had answered {shorten(repr(prediction), MAX_SHOWN)}")
             raise raised from error
@@ -109,7 +109,11 @@ def name_of(function: object) -> str:
 def _num_required(function: MetricFunction) -> int:
     """How many leading positional arguments must be passed: at least 2."""
     try:
-        parameters = list(inspect.signature(function).parameters.values())
+        # a dspy.Module passes on whatever it is called with; its own method says what it takes. Asked of its
+        # class: DSPy takes a look at the object's for a call, and warns
+        forward = getattr(type(function), "forward", None)
+        called = forward.__get__(function) if forward else function
+        parameters = list(inspect.signature(called).parameters.values())
     except ValueError:  # a builtin without a signature
         return 2
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]

@@ -19,6 +19,12 @@ def test_anything_else_is_refused(text: str):
         read_budget(text)
 
 
+@pytest.mark.parametrize("text", ["200,300", "usd=1,metric_calls=2,usd=1"])
+def test_a_cap_is_named_once(text: str):
+    with pytest.raises(SettingsError, match=f"name a cap once; got (metric_calls|usd) again in '{text}'"):
+        read_budget(text)
+
+
 def test_a_cap_that_breaks_its_own_rule_says_so():
     with pytest.raises(SettingsError, match="metric_calls must be at least 1, or None; got 0"):
         read_budget("0")

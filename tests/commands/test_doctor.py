@@ -1,6 +1,7 @@
 """`diffusion-infill doctor`: what there is, what is missing, and a checkpoint tried out."""
 
 import json
+import os
 import threading
 import tomllib
 from collections.abc import Iterator
@@ -68,6 +69,31 @@ def test_no_server_is_no_failure(monkeypatch: pytest.MonkeyPatch):
     done = ran()
     assert done.exit_code == 0
     assert "http://127.0.0.1:9     no served model: " in done.stdout
+
+
+@pytest.mark.parametrize("key", ["hunter2\r", "hunter2\u20ac"])
+def test_a_key_that_cannot_be_sent_is_not_shown(
+    answer: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, key: str
+):
+    monkeypatch.setenv("DIFFUSION_INFILL_API_KEY", key)
+    found = surroundings.served()
+    assert "hunter2" not in str(found)
+    assert "look at DIFFUSION_INFILL_URL and DIFFUSION_INFILL_API_KEY" in str(found["error"])
+
+
+@pytest.mark.parametrize("user", ["http://ann:hunter2@", "http://ann:p/hunter2@", "ann:hunter2@"])
+def test_a_password_in_the_url_is_not_shown(monkeypatch: pytest.MonkeyPatch, user: str):
+    monkeypatch.setenv("DIFFUSION_INFILL_URL", f"{user}127.0.0.1:9")
+    found = surroundings.served()
+    assert "hunter2" not in str(found)
+    assert str(found["url"]).endswith("127.0.0.1:9")
+    assert found["error"] != "what answers is no infiller"
+
+
+def test_a_refusal_is_said_without_the_url(answer: dict[str, bytes], monkeypatch: pytest.MonkeyPatch):
+    url = os.environ["DIFFUSION_INFILL_URL"].replace("//", "//ann:hunter2@")
+    monkeypatch.setenv("DIFFUSION_INFILL_URL", f"{url}elsewhere")
+    assert surroundings.served()["error"] == "it answers with HTTP status 404"
 
 
 def test_every_extra_is_read_with_those_within_it():

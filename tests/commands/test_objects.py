@@ -1,5 +1,6 @@
 """`module:object`, from the current folder, and what is said when it is not there."""
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -44,6 +45,7 @@ def test_what_does_not_read_module_object_is_refused(place: str):
             r"'found_bad' raises ModuleNotFoundError: No module named 'no_such_thing'",
         ),
         ("x = 1\ny = x / 0\n", r"ZeroDivisionError: division by zero \(.*found_bad.py, line 2\)\."),
+        ("import sys\nsys.exit(0)\n", r"raises SystemExit: 0 \(.*found_bad.py, line 2\)\."),
         ("x = (\n", r"SyntaxError: '\(' was never closed \(found_bad.py, line 1\)\.$"),
     ],
 )
@@ -56,6 +58,16 @@ def test_a_module_that_does_not_import_says_why_and_where(here: Path, source: st
 def test_a_module_that_is_not_there_names_no_line_of_ours():
     with pytest.raises(SettingsError, match=r"ModuleNotFoundError: No module named 'found_nowhere'\.$"):
         find_object("found_nowhere:program", option="program")
+
+
+@pytest.mark.parametrize("file", ["pprint.py", "time/__init__.py"])
+def test_a_module_that_python_has_loaded_from_elsewhere_is_not_taken_for_ones_own(here: Path, file: str):
+    name = file.removesuffix(".py").removesuffix("/__init__")
+    importlib.import_module(name)
+    (here / file).parent.mkdir(exist_ok=True)
+    (here / file).write_text("program = 1\n")
+    with pytest.raises(SettingsError, match=rf"got '{name}', and another .* loaded already. Rename .*{file}"):
+        find_object(f"{name}:program", option="program")
 
 
 def test_a_misspelt_object_gets_a_hint(here: Path):

@@ -65,6 +65,11 @@ def test_rows_without_text_and_empty_texts_are_refused(tmp_path: Path):
     (tmp_path / "a.csv").write_text("prompt,answer\na,b\n")
     with pytest.raises(SettingsError, match=r"must have text, or prompt and response; .*a.csv, line 2 has"):
         ran(tmp_path / "a.csv")
+    rows = ['{"text": null}', '{"prompt": null, "response": null}', '{"text": {"a": 1}}']
+    for row in rows:
+        (tmp_path / "a.jsonl").write_text(row)
+        with pytest.raises(SettingsError, match=r"a.jsonl, line 1 has \[\] with a value"):
+            ran(tmp_path / "a.jsonl")
     (tmp_path / "empty.txt").write_text("\n")
     with pytest.raises(SettingsError, match=r"at least one token; .*empty.txt holds none"):
         ran(tmp_path / "empty.txt")

@@ -19,6 +19,8 @@ class Rate(dspy.Module):
         self.rate = dspy.Predict("review -> rating")
 class Needy(dspy.Module):
     def __init__(self, tool): ...
+def leave():
+    raise SystemExit(0)
 labelled = dspy.LabeledFewShot(k=2)
 number = 3
 """
@@ -50,6 +52,8 @@ def test_what_is_no_program_and_what_cannot_be_made_are_refused():
         SettingsError, match="named_task:Needy must make what is wanted without arguments; it rai"
     ):
         find_program("named_task:Needy")
+    with pytest.raises(SettingsError, match=r"named_task:leave must make .*; it raises SystemExit: 0"):
+        find_program("named_task:leave")
 
 
 def test_a_base_is_an_optimizer_or_a_class_made_with_the_metric():

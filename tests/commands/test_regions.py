@@ -72,6 +72,9 @@ def test_examples_are_turns_with_names_where_there_are_several_inputs():
     for values in ({"review": "Dull."}, {"output": "2"}):
         with pytest.raises(SettingsError, match="must have 'output' and at least one input; line 9 has"):
             turns([Row(values, "line 9")])
+    for values in ({"review": None, "output": "2"}, {"review": "Dull.", "output": None}):
+        with pytest.raises(SettingsError, match=r"in every column; line 9 has null in '(review|output)'"):
+            turns([Row(values, "line 9")])
 
 
 def test_an_excerpt_is_one_line_with_a_little_around_what_was_written():

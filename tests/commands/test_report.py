@@ -1,6 +1,7 @@
 """`diffusion-infill report`: the same pages, made again from a run's saved results."""
 
 import json
+import math
 from pathlib import Path
 
 import dspy
@@ -42,6 +43,25 @@ def test_the_pages_are_made_again_to_the_byte(run: Path):
     assert found["score_after"] > found["score_before"]
 
 
+def test_a_score_that_json_has_no_number_for_is_none(run: Path):
+    found = json.loads((run / "run.json").read_text())
+    found["detailed_results"]["score_after"] = math.nan
+    (run / "run.json").write_text(json.dumps(found))
+    assert json.loads(ran(run, "--json").stdout)["score_after"] is None
+
+
+def test_a_run_of_no_calls_and_a_page_that_is_a_folder_are_refused(run: Path):
+    (run / "report.html").unlink()
+    (run / "report.html").mkdir()
+    with pytest.raises(SettingsError, match=r"report.html must be a file, or not there; it is a folder"):
+        ran(run)
+    found = json.loads((run / "run.json").read_text())
+    found["detailed_results"]["metric_calls"] = 0
+    (run / "run.json").write_text(json.dumps(found))
+    with pytest.raises(SettingsError, match="no page can be made of it: ZeroDivisionError"):
+        ran(run)
+
+
 def test_a_folder_without_results_says_what_it_lacks(tmp_path: Path):
     with pytest.raises(SettingsError, match=r"holds run.json; .* holds none.$"):
         ran(tmp_path)
@@ -51,7 +71,7 @@ def test_a_folder_without_results_says_what_it_lacks(tmp_path: Path):
         ran(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"detailed_results": {}}'])
+@pytest.mark.parametrize("text", ["{", "[" * 99999, "[]", "{}", '{"detailed_results": {}}'])
 def test_results_that_no_page_can_be_made_of_are_refused(tmp_path: Path, text: str):
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(SettingsError, match=r"run.json"):

@@ -14,11 +14,9 @@ def test_the_page_leads_from_a_log_file_to_a_better_prompt(monkeypatch):
     assert len(names["log"].traces) == 8
     assert names["log"].refused == []
     found = names["tuned"].detailed_results
-    assert found["score_after"] >= found["score_before"]
+    assert (found["score_before"], found["score_after"]) == (0.5, 0.875)
+    assert instructions_of(names["tuned"])["self"] == "Rate the text (1-5)."
     assert found["metric_calls"] <= 80
-    assert (found["score_after"] > found["score_before"]) == (
-        instructions_of(names["tuned"])["self"] != "Rate the text."
-    )
     run(PAGE, names, others)
     assert names["optimizer"].redact("ann.b@x.org has password=abcd1234") == "[address] has password[hidden]"
 
