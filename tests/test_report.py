@@ -271,6 +271,14 @@ def test_a_base_that_failed_is_told_with_its_error(run):
     assert said + "`RuntimeError: no proposals`" in markdown_summary(run)
 
 
+@pytest.mark.parametrize(("score", "said"), [(0.125, True), (None, False), ("same", False)])
+def test_what_the_student_scored_before_its_base_is_told(run, score, said):
+    found = run["detailed_results"]
+    found["student_score"] = found["score_before"] if score == "same" else score
+    for page in (Page(html_report(run)).text, markdown_summary(run)):
+        assert ("as it was given scored 0.125" in page) == said
+
+
 def test_no_text_of_the_user_becomes_markup_in_html(run):
     clean, page = Page(html_report(run)), Page(html_report(poisoned(run)))
     assert not {"script", "img"} & set(page.tags)
