@@ -35,7 +35,7 @@ from dspy_diffusion_infill.judges.agreement import Judged
 from dspy_diffusion_infill.judges.grading import grade
 from dspy_diffusion_infill.judges.metrics import Closeness
 from dspy_diffusion_infill.judges.prometheus import Judge
-from dspy_diffusion_infill.judges.templates import rubric
+from dspy_diffusion_infill.judges.templates import rubric, template
 from dspy_diffusion_infill.prompts.program import instructions_of
 from dspy_diffusion_infill.search.fingerprint import digest
 from dspy_diffusion_infill.search.journal import open_journal
@@ -139,7 +139,7 @@ def judges(
 ) -> Iterator[tuple[str, Judge]]:
     """The judge as every method tunes it."""
     judge = Judge(
-        rubric("summeval-overall"),
+        None if template(options.template).scale else rubric("summeval-overall"),
         template=options.template,
         conversation=options.conversation,
         samples=options.samples,

@@ -86,13 +86,27 @@ def test_what_the_template_has_a_place_for_must_be_given():
     assert "Rain.\n" not in asked.prompts[0][1]
 
 
-def test_settings_are_checked_at_construction():
-    with pytest.raises(SettingsError, match="samples must be at least 1; got 0"):
-        Judge(RUBRIC, samples=0)
-    with pytest.raises(SettingsError, match="rubric must be a Rubric"):
-        Judge()
-    with pytest.raises(SettingsError, match="conversation must be one of"):
-        Judge(RUBRIC, conversation="v3")
+@pytest.mark.parametrize(
+    ("rubric", "settings", "message"),
+    [
+        (RUBRIC, {"samples": 0}, "samples must be at least 1; got 0"),
+        (RUBRIC, {"samples": 2.5}, "samples must be a whole number; got 2.5"),
+        (RUBRIC, {"samples": "3"}, "samples must be a whole number; got '3'"),
+        (RUBRIC, {"score_from": "logprob"}, "score_from must be 'reply' or 'logprobs'; got 'logprob'"),
+        (None, {}, "rubric must be a Rubric"),
+        (RUBRIC, {"conversation": "v3"}, "conversation must be one of"),
+        (RUBRIC, {"template": "geval-coherence"}, "'geval-coherence' tells its own"),
+        (Rubric("Does {response} fit?", {1: "No.", 5: "Yes."}), {}, "must not hold {response}"),
+    ],
+)
+def test_settings_are_checked_at_construction(rubric, settings, message):
+    with pytest.raises(SettingsError, match=message):
+        Judge(rubric, **settings)
+
+
+@pytest.mark.parametrize("settings", [{"conversation": "v1"}, {"constrained": True}, {"template": "c-gen"}])
+def test_a_judge_that_asks_otherwise_is_another_one(settings):
+    assert Judge(RUBRIC).identity == Judge(RUBRIC).identity != Judge(RUBRIC, **settings).identity
 
 
 def test_an_injected_verdict_does_not_reach_the_judge():
