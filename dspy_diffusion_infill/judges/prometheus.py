@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from statistics import fmean
 from typing import Any, Literal
 
@@ -109,33 +109,47 @@ class Judge(dspy.Module):
             SettingsError: If something is not given that the template has a place for.
             AdapterParseError: If no reply holds a verdict.
         """
-        given = {"response": response, "instruction": instruction}
-        given |= {"reference_answer": reference_answer, "source": source}
+        values = self._shown(response, instruction, reference_answer, source)
+        found: list[Verdict | AdapterParseError] = []
+        with dspy.context(adapter=self.adapter):
+            for sample in range(self.samples):
+                try:
+                    found.append(self._verdict(self.grade(**values, config=self._config(sample))))
+                except AdapterParseError as error:
+                    found.append(error)
+        return _mean(found)
+
+    async def aforward(
+        self,
+        *,
+        response: str,
+        instruction: str | None = None,
+        reference_answer: str | None = None,
+        source: str | None = None,
+    ) -> dspy.Prediction:
+        """`forward`, for `await judge.acall(...)`."""
+        values = self._shown(response, instruction, reference_answer, source)
+        found: list[Verdict | AdapterParseError] = []
+        with dspy.context(adapter=self.adapter):
+            for sample in range(self.samples):
+                try:
+                    found.append(self._verdict(await self.grade.acall(**values, config=self._config(sample))))
+                except AdapterParseError as error:
+                    found.append(error)
+        return _mean(found)
+
+    def _shown(self, *texts: str | None) -> dict[str, Any]:
+        """What the template has a place for."""
+        given = dict(zip(("response", "instruction", "reference_answer", "source"), texts, strict=True))
         values = {name: given[name] for name in self.adapter.template.fields}
         if missing := [name for name, value in values.items() if value is None]:
             raise SettingsError(
                 f"{missing[0]} must be given: the judge's template has a place for it; got None."
             )
-        with dspy.context(adapter=self.adapter):
-            verdicts, failures = self._ask(values)
-        if not verdicts:
-            raise failures[-1]
-        scores = [verdict.score for verdict in verdicts]
-        score = fmean(scores)
-        nearest = min(verdicts, key=lambda verdict: abs(verdict.score - score))
-        return dspy.Prediction(
-            score=score, feedback=nearest.feedback, scores=scores, num_unread=len(failures)
-        )
+        return values
 
-    def _ask(self, values: Mapping[str, Any]) -> tuple[list[Verdict], list[AdapterParseError]]:
-        verdicts, failures = [], []
-        for sample in range(self.samples):
-            try:
-                found = self.grade(**values, config=self._config(sample))
-                verdicts.append(Verdict(self._score(found), found.feedback))
-            except AdapterParseError as error:
-                failures.append(error)
-        return verdicts, failures
+    def _verdict(self, found: dspy.Prediction) -> Verdict:
+        return Verdict(self._score(found), found.feedback)
 
     def _score(self, found: dspy.Prediction) -> float:
         if found.get("score") is None:
@@ -167,6 +181,18 @@ class Judge(dspy.Module):
         """DSPy's cache tells replies to one prompt apart by a number; the first is plain."""
         number = self.seed * self.samples + sample
         return {**self.options, **({"rollout_id": number} if number else {})}
+
+
+def _mean(found: Sequence[Verdict | AdapterParseError]) -> dspy.Prediction:
+    """The judgement that replies make together."""
+    verdicts = [each for each in found if isinstance(each, Verdict)]
+    failures = [each for each in found if isinstance(each, AdapterParseError)]
+    if not verdicts:
+        raise failures[-1]
+    scores = [verdict.score for verdict in verdicts]
+    score = fmean(scores)
+    nearest = min(verdicts, key=lambda verdict: abs(verdict.score - score))
+    return dspy.Prediction(score=score, feedback=nearest.feedback, scores=scores, num_unread=len(failures))
 
 
 def _told(name: str, rubric: Rubric | None) -> templates.JudgeTemplate:

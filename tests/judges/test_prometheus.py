@@ -221,6 +221,49 @@ def test_several_inputs_are_laid_out_by_name():
     assert "evaluate:\na: 1\nb: 2\n\n" in asked.prompts[0][1]
 
 
+def metric_of(reply: str, **fields) -> JudgeMetric:
+    judge = Judge(RUBRIC, template="judge-no-reference", lm=Asked(reply).lm)
+    return JudgeMetric(judge, response="r", **fields)
+
+
+QUESTION = dspy.Example(q="1", none=None).with_inputs("q")
+ANSWER = dspy.Prediction(r="x", none=None)
+
+
+def test_the_score_alone_is_for_optimizers_that_bootstrap():
+    metric = metric_of("[RESULT] 1")
+    assert metric(QUESTION, ANSWER, []) == 0  # a prediction would be true
+    told = metric(QUESTION, ANSWER, [], "answer", [])
+    assert (told.score, metric(QUESTION, ANSWER).score) == (0, 0)
+    bootstrap = dspy.BootstrapFewShot(metric, max_labeled_demos=0, max_bootstrapped_demos=1)
+    with dspy.context(lm=rule_lm(lambda system, user: "[[ ## r ## ]]\nx\n\n[[ ## completed ## ]]")):
+        assert bootstrap.compile(dspy.Predict("q -> r"), trainset=[QUESTION]).demos == []
+
+
+def test_gepa_takes_a_judge_as_its_metric():
+    dspy.GEPA(metric_of("[RESULT] 1"), max_metric_calls=1, reflection_lm=rule_lm(lambda system, user: ""))
+
+
+def test_an_instruction_s_field_needs_no_inputs():
+    assert metric_of("[RESULT] 5", instruction="q")(dspy.Example(q="1"), ANSWER).score == 1
+    with pytest.raises(SettingsError, match="must name its inputs"):
+        metric_of("[RESULT] 5")(dspy.Example(q="1"), ANSWER)
+
+
+def test_nothing_is_not_judged():
+    with pytest.raises(Unscored, match="r must be given to be judged; got None"):
+        metric_of("[RESULT] 5")(QUESTION, dspy.Prediction(r=None))
+    with pytest.raises(Unscored, match="none must be given"):
+        metric_of("[RESULT] 5", instruction="none")(QUESTION, ANSWER)
+
+
+def test_a_field_that_is_not_there_is_named():
+    with pytest.raises(SettingsError, match="Prediction must have the field 'r'; got answer"):
+        metric_of("[RESULT] 5")(QUESTION, dspy.Prediction(answer="x"))
+    with pytest.raises(SettingsError, match="Example must have the field 'task'; got q, none"):
+        metric_of("[RESULT] 5", instruction="task")(QUESTION, ANSWER)
+
+
 def test_an_unreadable_verdict_is_unscored_and_never_a_score():
     judge = Judge(RUBRIC, template="judge-no-reference", lm=Asked("fine [RESULT] 7").lm)
     metric = Metric(JudgeMetric(judge, response="r"))
