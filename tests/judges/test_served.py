@@ -216,6 +216,12 @@ def test_a_closed_server_is_waited_for_no_more():
         server.wait_until_back()
 
 
+def test_an_address_with_a_password_is_refused_without_showing_it():
+    with pytest.raises(SettingsError, match="url must hold no user or password") as refusal:
+        serve_judge("m", url="http://user:PASSWORD@127.0.0.1:1/v1").__enter__()
+    assert "PASSWORD" not in str(refusal.value)
+
+
 def test_what_is_no_model_server_is_said_to_be_none():
     with ScriptedServer(lambda body: completion("4")) as server:
         server.names = ({"unhashable": 1},)
