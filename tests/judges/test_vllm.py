@@ -323,14 +323,15 @@ def test_a_server_may_listen_on_ipv6():
 
 
 def test_what_answers_in_place_of_a_server_that_ended_is_not_it(tmp_path: Path):
-    server = ServerProcess(["true"], env={}, log=tmp_path / "log")
+    server = ServerProcess(["sleep", "600"], env={}, log=tmp_path / "log")
 
     def once_it_ended() -> bool:
+        os.kill(server.pid, signal.SIGKILL)
         while server.is_running():
             time.sleep(0.01)
         return True
 
-    with pytest.raises(JudgeUnavailableError, match="ended with code 0"):
+    with pytest.raises(JudgeUnavailableError, match="ended with code -9"):
         server.start(once_it_ended, timeout_s=60)
 
 
