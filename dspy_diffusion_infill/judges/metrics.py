@@ -7,7 +7,9 @@ import dspy
 from dspy_diffusion_infill.errors import SettingsError, Unscored
 from dspy_diffusion_infill.judges.parse import write_number
 from dspy_diffusion_infill.judges.prometheus import Judge
+from dspy_diffusion_infill.prompts.program import instructions_of
 from dspy_diffusion_infill.search.failures import describe, is_prompts_fault
+from dspy_diffusion_infill.search.fingerprint import digest, open_parameters
 
 
 class JudgeMetric:
@@ -39,6 +41,9 @@ class JudgeMetric:
     ) -> None:
         self.judge, self.response = judge, response
         self.fields = {"instruction": instruction, "reference_answer": reference_answer, "source": source}
+        lm = judge.grade.lm
+        asked = [instructions_of(judge), judge.identity, judge.samples, judge.seed, judge.score_from]
+        self.identity = digest([asked, lm and [lm.model, open_parameters(lm)]])  # a resumed run asks for it
 
     def __call__(
         self,

@@ -139,7 +139,7 @@ _FURTHER = re.compile(
     re.IGNORECASE,
 )
 _CHANGED = re.compile(
-    r"[ \t]*(?:[+=^\u00d7\u00f7]|\*+[ \t]*\d|point\b"
+    r"[ \t]*(?:[+=^\u00d7\u00f7]|(?:\*+|x)[ \t]*\d|point\b"
     r"|(?:and[ ])?(?:(?:a|one|two|three)[ ])?(?:half|third|quarter)s?\b)",
     re.IGNORECASE,
 )

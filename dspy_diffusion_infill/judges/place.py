@@ -40,7 +40,7 @@ _LABEL = (
     r"|评分|評分|得分|分数|分數|总分|總分|スコア|評価|点数|점수|평점|평가|الدرجة|التقييم|النتيجة)[ *_]*+[:=]"
 )
 """Words for a score. Any other word may label another number: `Max score: 5`, `Not applicable: 5`."""
-_GLUED = r"A-Za-z_¼-¾\u00c0-\u04ff"
+_GLUED = r"A-Za-z_\u00aa\u00ba¼-¾\u00c0-\u04ff"
 """What makes a number another word when it follows at once: `4th`, `4ème`. Units of other scripts do not."""
 _VERDICT = re.compile(
     rf"(?:{LEAD}{_LABEL})?+(?P<lead>{LEAD})(?P<number>{NUMBER})(?![{_GLUED}])(?P<tail>[^\n]*)", re.IGNORECASE

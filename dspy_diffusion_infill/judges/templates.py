@@ -27,7 +27,7 @@ class Rubric:
     r"""What is judged, and what each score means.
 
     Raises:
-        SettingsError: If there are fewer than two descriptions, or they are not texts by numbers.
+        SettingsError: If the criterion is no text, or descriptions are not two texts or more, by numbers.
 
     Example:
         >>> Rubric("Is it short?", {1: "No.", 2: "Yes."}).text
@@ -40,6 +40,8 @@ class Rubric:
     source: str = "the user"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.criterion, str):
+            raise SettingsError(f"criterion must be a text; got {self.criterion!r}.")
         if not isinstance(self.descriptions, Mapping) or len(self.descriptions) < 2:
             raise SettingsError(f"descriptions must be two or more, by score; got {self.descriptions!r}.")
         check_finite({f"Every score of descriptions, as {score!r},": score for score in self.descriptions})

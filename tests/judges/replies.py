@@ -109,6 +109,8 @@ ANOTHER_NUMBER = [
             "5 - wait, four": SEVERAL,
             "4 percent": SEVERAL,
             "4ème": NO_NUMBER,
+            "4º": NO_NUMBER,
+            "2 x 2": SEVERAL,
             "2*2": SEVERAL,
             "2+2": SEVERAL,
             "4+": SEVERAL,

@@ -12,6 +12,7 @@ from dspy_diffusion_infill.judges.templates import Rubric
 from dspy_diffusion_infill.optimizer import DiffusionInfill
 from dspy_diffusion_infill.prompts.program import with_instructions
 from dspy_diffusion_infill.prompts.render import render_turns, render_window
+from dspy_diffusion_infill.search.fingerprint import digest
 from dspy_diffusion_infill.search.metrics import Metric
 from tests.doubles import ScriptedInfiller, rule_lm, show
 
@@ -228,6 +229,19 @@ def metric_of(reply: str, **fields) -> JudgeMetric:
 
 QUESTION = dspy.Example(q="1", none=None).with_inputs("q")
 ANSWER = dspy.Prediction(r="x", none=None)
+
+
+def test_the_metric_of_another_judge_is_another_one():
+    def mark(rubric=RUBRIC, lm=None, text=None, **settings):
+        judge = Judge(rubric, lm=lm, **settings)
+        judge = with_instructions(judge, {"grade": text}) if text else judge
+        return digest(JudgeMetric(judge, response="r"))
+
+    other = Rubric("Is it long?", {1: "No.", 5: "Yes."})
+    lms = [dspy.LM("openai/one"), dspy.LM("openai/other")]
+    marks = [mark(), mark(other), mark(text="Grade it."), mark(samples=2), *(mark(lm=lm) for lm in lms)]
+    assert len(set(marks)) == len(marks)
+    assert mark() == mark()
 
 
 def test_the_score_alone_is_for_optimizers_that_bootstrap():

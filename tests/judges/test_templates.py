@@ -204,3 +204,8 @@ def test_a_template_that_writes_a_rubric_in_needs_one():
 def test_a_rubric_is_two_texts_or_more_by_number(descriptions):
     with pytest.raises(SettingsError, match="must be"):
         Rubric("Is it short?", descriptions)
+
+
+def test_a_criterion_is_a_text():
+    with pytest.raises(SettingsError, match="criterion must be a text; got 5"):
+        Rubric(5, SHORT.descriptions)
