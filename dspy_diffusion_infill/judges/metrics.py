@@ -41,9 +41,7 @@ class JudgeMetric:
     ) -> None:
         self.judge, self.response = judge, response
         self.fields = {"instruction": instruction, "reference_answer": reference_answer, "source": source}
-        lm = judge.grade.lm
-        asked = [instructions_of(judge), judge.identity, judge.samples, judge.seed, judge.score_from]
-        self.identity = digest([asked, lm and [lm.model, open_parameters(lm)]])  # a resumed run asks for it
+        self.identity = _identity(judge)
 
     def __call__(
         self,
@@ -116,6 +114,13 @@ class Closeness:
             score=1 - abs(self.scale.fraction(graded.score) - self.scale.fraction(example.score)),
             feedback=f"People gave {people}, the judge {judge}: {graded.feedback}",
         )
+
+
+def _identity(judge: Judge) -> str:
+    """A stand-in for a judge, by which a resumed run knows its metric."""
+    demos, lm = [dict(demo) for demo in judge.grade.demos], judge.grade.lm
+    settings = [judge.identity, judge.samples, judge.seed, judge.score_from]
+    return digest([instructions_of(judge), settings, demos, lm and [lm.model, open_parameters(lm)]])
 
 
 def _text(record: dspy.Example | dspy.Prediction, field: str) -> str:

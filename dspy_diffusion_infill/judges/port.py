@@ -46,8 +46,8 @@ def _free(host: str, port: int) -> int | None:
             tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             tried.bind(address)
             return tried.getsockname()[1]
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
+    except (OSError, UnicodeError) as error:
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
             return None
         raise SettingsError(
             f"host and port must be ones to listen on here; got {host}, {port}: {error}."

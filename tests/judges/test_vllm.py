@@ -305,7 +305,7 @@ def test_a_port_is_kept_for_a_server_that_does_not_listen_yet():
     ("host", "port", "message"),
     [
         ("127.0.0.1", 99999, "port must be from 0 to 65535; got 99999"),
-        ("nowhere.invalid", 8000, "host and port must be ones to listen on here; got nowhere.invalid, 8000"),
+        ("a..b", 8000, r"host and port must be ones to listen on here; got a\.\.b, 8000"),
         ("192.0.2.1", 0, "host and port must be ones to listen on here; got 192.0.2.1, 0"),
     ],
 )
@@ -314,12 +314,16 @@ def test_what_cannot_be_listened_on_is_said_to_be_so(host, port, message):
         held_port(host, port, "0" * 8).__enter__()
 
 
-@pytest.mark.skipif(not socket.has_ipv6, reason="needs IPv6")
 def test_a_server_may_listen_on_ipv6():
-    with held_port("::1", None, "0" * 8) as port:
-        assert command(host="::1", port=port).address == f"http://[::1]:{port}"
-    assert command(host="0.0.0.0").address == "http://127.0.0.1:8000"
+    assert command(host="::1").address == "http://[::1]:8000"
     assert command(host="::").address == "http://[::1]:8000"
+    assert command(host="0.0.0.0").address == "http://127.0.0.1:8000"
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("no IPv6 here")
+    with held_port("::1", None, "0" * 8) as port:
+        assert port
 
 
 def test_what_answers_in_place_of_a_server_that_ended_is_not_it(tmp_path: Path):
