@@ -133,9 +133,10 @@ def defuse(text: str) -> str:
 
 _NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _WORDS = {name: Decimal(number) for number, name in enumerate(_NAMES)}
+_COUNTED = "|".join(name for name in _NAMES if name != "one")  # which mostly is no number
 _FURTHER = re.compile(
     rf"(?:(?P<of>/|\b(?:out of|of|von|van|sur|de|su|av|из)\b)\s*+)?"
-    rf"(?P<number>{NUMBER}|\b(?:{'|'.join(_WORDS)})\b)",
+    rf"(?P<number>{NUMBER}|\b(?:{_COUNTED}|(?<=or )one|(?<=to )one)\b)",
     re.IGNORECASE,
 )
 _CHANGED = re.compile(

@@ -106,6 +106,7 @@ ANOTHER_NUMBER = [
             "3 and three quarters": SEVERAL,
             "5 point five": SEVERAL,
             "4 or five": SEVERAL,
+            "2 or one": SEVERAL,
             "5 - wait, four": SEVERAL,
             "4 percent": SEVERAL,
             "4ème": NO_NUMBER,
@@ -134,6 +135,7 @@ ANOTHER_NUMBER = [
 ONE_NUMBER = [
     Case("[RESULT] 4 (four)", 4),
     Case("[RESULT] 5 out of five", 5),
+    Case("[RESULT] 4 because one date is wrong", 4),
     Case("[RESULT] 4. Every claim is right.", 4),
     Case("[RESULT] 4\n\n1. Every claim is right.\n2. It is short.", 4),
     Case("[RESULT] 4\nOverall score: 4/5", 4),

@@ -56,6 +56,13 @@ def test_a_judge_is_aligned_saved_and_reported(scores: Path, tmp_path: Path, mon
     assert json.loads((output / "judge.json").read_text())
 
 
+def test_a_template_with_a_rubric_of_its_own_needs_none(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(command, "_lm", lambda name, api_base: rule_lm(by_length))
+    arguments = ["judge", "align", "nowhere.csv", "--lm", "rule", "--template", "brief"]
+    with pytest.raises(errors.SettingsError, match="scores must be a CSV file"):
+        CliRunner().invoke(app, arguments, catch_exceptions=False)
+
+
 def scripted(optimizer):
     """The optimizer with an infiller of ours."""
 
