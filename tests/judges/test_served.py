@@ -218,7 +218,7 @@ def test_a_closed_server_is_waited_for_no_more():
 
 def test_an_address_with_a_password_is_refused_without_showing_it():
     with pytest.raises(SettingsError, match="url must hold no user or password") as refusal:
-        serve_judge("m", url="http://user:PASSWORD@127.0.0.1:1/v1").__enter__()
+        serve_judge("m", url="http://user:PASSWORD@127.0.0.1:1/v1", timeout_s=0.3).__enter__()
     assert "PASSWORD" not in str(refusal.value)
 
 
