@@ -125,6 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the masks")
     parser.add_argument("--json", type=Path, help="file for the result")
     options = parser.parse_args(arguments)
+    if options.resamples < 1:
+        parser.error(f"--resamples must be at least 1; got {options.resamples}.")
     started, rows = time.monotonic(), []
     print(f"{'':<34}{'':<8}{'n':>6}{'left out':>9}  perplexity")
     for name in options.models:

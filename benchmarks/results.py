@@ -123,9 +123,12 @@ def _draw_agreement(axes: Any, rows: Sequence[Row]) -> None:
 
 
 def _reach(estimate: Mapping[str, Any]) -> tuple[float, float]:
-    """How far the interval reaches below and above the value; not at all if there is none."""
+    """How far the interval reaches below and above the value; not at all if there is none.
+
+    A value may lie outside the percentiles of its own bootstrap samples.
+    """
     value, low, high = (estimate[name] for name in ("value", "low", "high"))
-    return (0, 0) if low is None or high is None else (value - low, high - value)
+    return (0, 0) if low is None or high is None else (max(0, value - low), max(0, high - value))
 
 
 def _draw_lengths(axes: Any, rows: Sequence[Row]) -> None:

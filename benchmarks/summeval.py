@@ -30,18 +30,21 @@ import dspy
 from benchmarks.report import write_json
 from benchmarks.tables import improvement_lines, paper_lines, plain_row, row_lines
 from benchmarks.tuning import Tuning, add_arguments, lm_of, tuned
+from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.judges.adapter import PROTOCOL
 from dspy_diffusion_infill.judges.agreement import Judged
 from dspy_diffusion_infill.judges.grading import grade
 from dspy_diffusion_infill.judges.metrics import Closeness
 from dspy_diffusion_infill.judges.prometheus import Judge
-from dspy_diffusion_infill.judges.templates import rubric
+from dspy_diffusion_infill.judges.templates import rubric, template
 from dspy_diffusion_infill.prompts.program import instructions_of
 from dspy_diffusion_infill.search.fingerprint import digest
 from dspy_diffusion_infill.search.journal import open_journal
 
 DIMENSIONS = ("coherence", "consistency", "fluency", "relevance")
 TARGETS = (*DIMENSIONS, "overall")
+JUDGEMENT = ("judge", "doc_id", "system_id", "dimension", "score")
+"""What a line of --judge-scores holds."""
 DATA = Path(os.environ.get("DIFFUSION_INFILL_DATA", "../shared/data")) / "summeval.jsonl"
 
 Record = Mapping[str, Any]
@@ -70,9 +73,15 @@ def people(record: Record) -> dict[str, float]:
 
 
 def recorded(records: Iterable[Record], judgements: Iterable[Mapping[str, Any]]) -> Results:
-    """Judgements on record beside people's scores, by judge and target."""
+    """Judgements on record beside people's scores, by judge and target.
+
+    Raises:
+        SettingsError: If a judgement lacks something.
+    """
     given: dict[str, dict[Key, dict[str, float | None]]] = {}
     for row in judgements:
+        if missing := [name for name in JUDGEMENT if name not in row]:
+            raise SettingsError(f"Every judgement must hold {', '.join(JUDGEMENT)}; got no {missing[0]}.")
         key = row["doc_id"], row["system_id"]
         given.setdefault(row["judge"], {}).setdefault(key, {})[row["dimension"]] = row["score"]
     found: Results = {}
@@ -139,7 +148,7 @@ def judges(
 ) -> Iterator[tuple[str, Judge]]:
     """The judge as every method tunes it."""
     judge = Judge(
-        rubric("summeval-overall"),
+        None if template(options.template).scale else rubric("summeval-overall"),
         template=options.template,
         conversation=options.conversation,
         samples=options.samples,
@@ -192,6 +201,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap samples")
     add_arguments(parser)
     options = parser.parse_args(arguments)
+    if options.limit is not None and options.limit < 1:
+        parser.error(f"--limit must be at least 1; got {options.limit}.")
     options.template = options.template or ("brief" if options.judge == "embedded" else "judge")
     return options
 

@@ -22,6 +22,7 @@ PURE = {
     "judges.constraint",
     "judges.expected",
     "judges.parse",
+    "judges.place",
     "judges.templates",
     "prompts.canvas",
     "prompts.candidates",

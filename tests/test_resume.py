@@ -294,9 +294,9 @@ def test_other_data_and_another_adapter_are_refused(tmp_path):
 
 
 def test_an_lm_is_another_by_its_name_and_parameters_but_not_by_its_key():
-    from dspy_diffusion_infill.search.fingerprint import _open_parameters
+    from dspy_diffusion_infill.search.fingerprint import open_parameters
 
     lm = rule_lm(obey)
     lm.kwargs = {"temperature": 1, "max_tokens": 9, "api_key": "secret", "extra_headers": {}}
-    assert _open_parameters(lm) == {"temperature": 1, "max_tokens": 9}
+    assert open_parameters(lm) == {"temperature": 1, "max_tokens": 9}
     assert usage.lms_of(student())[0].model == "rule/test"

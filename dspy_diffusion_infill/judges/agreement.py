@@ -30,7 +30,7 @@ class Judged:
     """Records of one document are no independent evidence."""
     target: float
     score: float | None
-    """None if it is unscored."""
+    """None if it is unscored, as one is that is not finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +61,16 @@ class Agreement:
 
 
 def correlate(measure: Measure, xs: Sequence[float] | np.ndarray, ys: Sequence[float] | np.ndarray) -> float:
-    """A correlation as scipy defines it, Kendall as tau-b; nan for fewer than two pairs or a constant side.
+    """A correlation as scipy defines it, Kendall as tau-b.
+
+    It is nan for fewer than two pairs, for a constant side, and where a number is not finite.
 
     Example:
         >>> correlate("spearman", [1, 2, 3], [1, 4, 9]), correlate("pearson", [1, 1], [1, 2])
         (1.0, nan)
     """
+    if not (np.isfinite(xs).all() and np.isfinite(ys).all()):
+        return math.nan
     if len(xs) < 2 or np.ptp(xs) == 0 or np.ptp(ys) == 0:
         return math.nan
     if measure == "kendall":
@@ -106,7 +110,7 @@ def agreement(judged: Sequence[Judged], *, resamples: int = 1000, seed: int = 0)
     """
     columns = [(record.document, record.target, record.score) for record in judged]
     clusters = _clusters(columns)
-    scored = [record.score for record in judged if record.score is not None]
+    scored = [record.score for record in judged if _is_score(record.score)]
     within = [np.array([_correlations(cluster)]) for cluster in clusters]
     return Agreement(
         dataset=_estimates(clusters, _correlations, resamples, seed),
@@ -155,9 +159,13 @@ def _clusters(columns: Sequence[tuple[Any, ...]]) -> list[np.ndarray]:
             raise SettingsError(
                 f"Every record must have people's score; got {target} in document {document}."
             )
-        if None not in scores:
+        if all(map(_is_score, scores)):
             rows.setdefault(document, []).append((target, *scores))
     return [np.array(cluster, dtype=float) for cluster in rows.values()]
+
+
+def _is_score(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
 
 
 def _correlations(table: np.ndarray) -> list[float]:

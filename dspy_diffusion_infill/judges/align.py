@@ -13,6 +13,7 @@ from typing import cast
 
 import dspy
 
+from dspy_diffusion_infill.checks import check_whole
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.judges.adapter import PROTOCOL
 from dspy_diffusion_infill.judges.agreement import (
@@ -114,6 +115,9 @@ def align_judge(
         >>> judge = Judge(template="brief")
         >>> align_judge("scores.csv", judge=judge, infiller="embedded").gain["spearman"]  # doctest: +SKIP
     """
+    check_whole({"resamples": resamples, "seed": seed})
+    if resamples < 0:
+        raise SettingsError(f"resamples must be at least 0; got {resamples}.")
     examples = [_ready(example, judge) for example in _examples(scores)]
     tuning, measuring = _divided(examples, held_out, seed)
     folder = None if log_dir is None else Path(log_dir)
@@ -130,7 +134,7 @@ def align_judge(
     )
     with dspy.context(adapter=judge.adapter):
         tuned = cast(Judge, optimizer.compile(judge, trainset=tuning))
-    run = {"held out": digest([dict(example) for example in measuring])}
+    run = {"held out": digest([dict(example) for example in measuring]), "judge": judge.identity}
     with open_journal(folder and folder / "held-out", run, resume=True) as journal:
         before, after = (_judged(one, measuring, num_threads, journal) for one in (judge, tuned))
     return Alignment(
@@ -143,20 +147,35 @@ def align_judge(
 
 
 def rubric_locks(judge: Judge) -> list[Lock]:
-    """Locks on everything in a judge's instructions but what its rubric says."""
-    instructions, rubric = instructions_of(judge)["grade"], judge.rubric
-    open_text = (
-        next((text for text in (rubric.text, rubric.criterion) if text in instructions), "") if rubric else ""
-    )
-    around = instructions.split(open_text, 1) if open_text else []
-    return [*PROTOCOL, RUBRIC_FRAME, *filter(None, around)]
+    """Locks on everything in a judge's instructions but what its rubric says, however that was rewritten.
+
+    Raises:
+        SettingsError: If the template's text around the rubric is gone.
+    """
+    told, rubric = judge.adapter.template.text, judge.rubric
+    open_text = next((text for text in (rubric.text, rubric.criterion) if text in told), "") if rubric else ""
+    around = [part for part in told.split(open_text, 1) if part] if open_text else []
+    instructions = instructions_of(judge)["grade"]
+    if lost := [part for part in around if part not in instructions]:
+        raise SettingsError(
+            f"The judge's instructions must hold its template's text around the rubric; got no {lost[0]!r}."
+        )
+    return [*PROTOCOL, RUBRIC_FRAME, *around]
 
 
 def _examples(scores: str | os.PathLike[str] | Sequence[dspy.Example]) -> list[dspy.Example]:
     if not isinstance(scores, str | os.PathLike):
         return list(scores)
-    with Path(scores).open(encoding="utf-8", newline="") as file:
-        return [dspy.Example(**row) for row in csv.DictReader(file)]
+    try:
+        with Path(scores).open(encoding="utf-8-sig", newline="") as file:  # spreadsheets write a BOM
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise SettingsError(f"scores must be a CSV file in UTF-8; got {scores}: {error}.") from error
+    if longer := [number for number, row in enumerate(rows, start=1) if None in row]:
+        raise SettingsError(
+            f"Every record of {scores} must have a name for each cell; record {longer[0]} has more."
+        )
+    return [dspy.Example(**row) for row in rows]
 
 
 def _ready(example: dspy.Example, judge: Judge) -> dspy.Example:
@@ -167,11 +186,15 @@ def _ready(example: dspy.Example, judge: Judge) -> dspy.Example:
         raise SettingsError(
             f"scores must have {', '.join(fields)} and score in every record; got no {missing[0]}."
         )
-    score = float(example["score"])
+    try:
+        score = float(example["score"])
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"score must be a number in every record; got {example['score']!r}.") from error
     if not judge.scale.lowest <= score <= judge.scale.highest:
         raise SettingsError(f"score must be on the judge's scale, {judge.scale}; got {score}.")
     given = {name: str(example[name]) for name in fields}
-    document = example.get("document") or digest(given)
+    document = example.get("document")
+    document = digest(given) if document in (None, "") else document
     return dspy.Example(**given, score=score, feedback="", document=document).with_inputs(*fields)
 
 

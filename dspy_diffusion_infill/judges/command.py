@@ -27,7 +27,12 @@ def root() -> None:
 def align(
     scores: Annotated[Path, typer.Argument(help="CSV: score, response, and what the template shows.")],
     lm: Annotated[str, typer.Option(help="The judge: any dspy.LM name, or a model on --api-base.")],
-    rubric: Annotated[str, typer.Option(help="A name in assets/judges.toml, or a TOML file like it.")],
+    rubric: Annotated[
+        str | None,
+        typer.Option(
+            help="A name in assets/judges.toml, or a TOML file like it; none if the template has one."
+        ),
+    ] = None,
     api_base: Annotated[str | None, typer.Option(help="vLLM server that holds the judge.")] = None,
     template: Annotated[str, typer.Option(help="In assets/judges.toml.")] = "judge",
     infiller: Annotated[
@@ -54,7 +59,9 @@ def align(
     with dspy.context(lm=_lm(lm, api_base)):
         found = align_judge(
             scores,
-            judge=Judge(read_rubric(rubric), template=template, samples=samples, seed=seed),
+            judge=Judge(
+                read_rubric(rubric) if rubric else None, template=template, samples=samples, seed=seed
+            ),
             infiller=infiller,
             budget=graded,
             held_out=held_out,

@@ -25,7 +25,7 @@ class Token:
     """
 
     text: str
-    likeliest: tuple[tuple[str, float], ...]
+    likeliest: tuple[tuple[str, float | None], ...]
 
 
 def check_scale(scale: Scale) -> None:
@@ -87,11 +87,18 @@ def expected_score(tokens: Sequence[Token], scale: Scale, form: Form) -> float:
     weights: dict[int, float] = {}
     for text, logprob in token.likeliest:
         digit = text.removeprefix(before).strip()
-        if len(digit) == 1 and digit in "0123456789" and scale.lowest <= int(digit) <= scale.highest:
+        if (
+            logprob is not None
+            and len(digit) == 1
+            and digit in "0123456789"
+            and scale.lowest <= int(digit) <= scale.highest
+        ):
             weights[int(digit)] = weights.get(int(digit), 0.0) + math.exp(logprob)
-    if not weights:
+    total = sum(weights.values())
+    if not total:
         raise Unscored(f"No score is among the likeliest tokens in place of {token.text!r}.")
-    return sum(digit * weight for digit, weight in weights.items()) / sum(weights.values())
+    mean = sum(digit * weight for digit, weight in weights.items()) / total
+    return round(mean, 9)  # the rest is noise, which would break ties and leave the scale
 
 
 def _get(entry: Any, name: str) -> Any:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dspy
 
-from dspy_diffusion_infill.errors import Unscored
+from dspy_diffusion_infill.errors import SettingsError, Unscored
 from dspy_diffusion_infill.judges.parse import write_number
 from dspy_diffusion_infill.judges.prometheus import Judge
+from dspy_diffusion_infill.prompts.program import instructions_of
 from dspy_diffusion_infill.search.failures import describe, is_prompts_fault
+from dspy_diffusion_infill.search.fingerprint import digest, open_parameters
 
 
 class JudgeMetric:
@@ -39,27 +41,46 @@ class JudgeMetric:
     ) -> None:
         self.judge, self.response = judge, response
         self.fields = {"instruction": instruction, "reference_answer": reference_answer, "source": source}
+        self.identity = _identity(judge)
 
     def __call__(
-        self, example: dspy.Example, prediction: dspy.Prediction, trace: object = None
-    ) -> dspy.Prediction:
-        """Judge one answer; `feedback` says why, for optimizers that read it.
+        self,
+        example: dspy.Example,
+        prediction: dspy.Prediction,
+        trace: object = None,
+        pred_name: object = None,
+        pred_trace: object = None,
+    ) -> dspy.Prediction | float:
+        """Judge one answer; `feedback` says why, for optimizers that read it, such as GEPA.
+
+        Returns:
+            A prediction with `score` and `feedback`. The score alone if there is a trace and no `pred_name`:
+            optimizers that bootstrap demos ask whether what they get is true, as any prediction is.
 
         Raises:
-            Unscored: If there is no verdict.
+            Unscored: If there is no verdict, or nothing to judge.
+            SettingsError: If the example or the prediction lacks a field.
         """
-        given = {name: str(example[field]) for name, field in self.fields.items() if field is not None}
-        given.setdefault("instruction", _laid_out(example))
+        given = {name: _text(example, field) for name, field in self.fields.items() if field is not None}
+        if "instruction" not in given and "instruction" in self.judge.adapter.template.fields:
+            given["instruction"] = _laid_out(example)
+        given["response"] = _text(prediction, self.response)
+        graded = self._graded(given)
+        score = self.judge.scale.fraction(graded.score)
+        if trace is not None and pred_name is None:
+            return score
+        return dspy.Prediction(score=score, feedback=graded.feedback)
+
+    def _graded(self, given: dict[str, str]) -> dspy.Prediction:
         try:
             # a trace of its own: what the judge does is no step of the program
             with dspy.context(trace=[]):
-                graded = self.judge(response=str(prediction[self.response]), **given)
+                return self.judge(**given)
         except Exception as error:
             if not is_prompts_fault(error):
                 raise
             reason = error.__cause__
             raise Unscored(str(reason) if isinstance(reason, Unscored) else describe(error)) from error
-        return dspy.Prediction(score=self.judge.scale.fraction(graded.score), feedback=graded.feedback)
 
 
 class Closeness:
@@ -95,8 +116,31 @@ class Closeness:
         )
 
 
+def _identity(judge: Judge) -> str:
+    """A stand-in for a judge, by which a resumed run knows its metric."""
+    demos, lm = [dict(demo) for demo in judge.grade.demos], judge.grade.lm
+    settings = [judge.identity, judge.samples, judge.seed, judge.score_from]
+    return digest([instructions_of(judge), settings, demos, lm and [lm.model, open_parameters(lm)]])
+
+
+def _text(record: dspy.Example | dspy.Prediction, field: str) -> str:
+    """What is judged, or judged by; nothing is not to be graded as the word `None`."""
+    if field not in record.keys():  # noqa: SIM118  (a record of DSPy holds no keys)
+        held = ", ".join(map(str, record.keys()))
+        raise SettingsError(f"{type(record).__name__} must have the field {field!r}; got {held}.")
+    if record[field] is None:
+        raise Unscored(f"{field} must be given to be judged; got None.")
+    return str(record[field])
+
+
 def _laid_out(example: dspy.Example) -> str:
     """The inputs of an example: the value alone if there is one, else a line for each."""
-    inputs = {name: str(value) for name, value in example.inputs().items()}
+    try:
+        given = example.inputs()
+    except ValueError as error:
+        raise SettingsError(
+            "Example must name its inputs, by with_inputs(...), unless instruction names a field; got none."
+        ) from error
+    inputs = {name: str(value) for name, value in given.items()}
     lines = [f"{name}: {value}" for name, value in inputs.items()]
     return "\n".join(inputs.values() if len(inputs) == 1 else lines)

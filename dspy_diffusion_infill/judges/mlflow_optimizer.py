@@ -120,11 +120,13 @@ def _examples(judge: Any, traces: Sequence[Any]) -> list[dspy.Example]:
 
 
 def _example(trace: Any, name: str, asked: Sequence[str]) -> dspy.Example | None:
-    """A trace as an example; None without people's feedback."""
+    """A trace as an example; None without people's feedback that has a value."""
     given = [
         each
         for each in trace.search_assessments(type="feedback")
-        if each.source.source_type == "HUMAN" and each.name.strip().lower() == name.strip().lower()
+        if each.source.source_type == "HUMAN"
+        and each.name.strip().lower() == name.strip().lower()
+        and each.value is not None
     ]
     roots = [span for span in trace.data.spans if span.parent_id is None]
     if not given or not roots:

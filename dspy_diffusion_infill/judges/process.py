@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -22,11 +24,14 @@ SHOWN_LINES = 20
 """Of the log, when a server dies."""
 
 
+_LEASHED: weakref.WeakSet[ServerProcess] = weakref.WeakSet()
+
+
 class ServerProcess:
     """Runs one command, again if need be, in a process group of its own, which ends as a whole.
 
     Ctrl-C in a terminal does not reach that group: `stop` ends it, for good. If this process is killed before
-    it can, a pipe that closes with it ends the group.
+    it can, a pipe that closes with it ends the group; forked children of this process do not hold the pipe.
 
     Args:
         command: What to run.
@@ -43,6 +48,7 @@ class ServerProcess:
         self.command, self.env, self.log = list(command), dict(env), log
         self._child: subprocess.Popen[bytes] | None = None
         self._stopped = threading.Event()
+        _LEASHED.add(self)
 
     @property
     def pid(self) -> int | None:
@@ -89,7 +95,7 @@ class ServerProcess:
             if not self.is_running():
                 code = None if self._child is None else self._child.returncode
                 raise JudgeUnavailableError(f"The judge's server ended with code {code}.{self.last_lines()}")
-            if is_ready():
+            if is_ready() and self.is_running():  # else what answers is another one
                 return
             self._stopped.wait(POLL_S)
         raise JudgeUnavailableError(
@@ -100,6 +106,11 @@ class ServerProcess:
         """The end of the log, to be put into an error."""
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-SHOWN_LINES:]
         return "\n".join([f" The last lines of {self.log}:", *lines]) if lines else ""
+
+    def let_go(self) -> None:
+        """In a forked child of this process: leave the server's life to the parent alone."""
+        if self._child is not None and self._child.stdin is not None:
+            self._child.stdin.close()
 
     def stop(self) -> None:
         """End the server and all its children, for good: whoever waits for it is told."""
@@ -126,3 +137,12 @@ def _kill_group(group: int) -> None:
         os.killpg(group, signal.SIGKILL)
     except ProcessLookupError:
         return
+
+
+def _let_go_of_all() -> None:
+    for process in list(_LEASHED):
+        process.let_go()
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_let_go_of_all)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from statistics import fmean
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ import dspy
 from dspy.signatures.signature import make_signature
 from dspy.utils.exceptions import AdapterParseError
 
+from dspy_diffusion_infill.checks import check_whole
 from dspy_diffusion_infill.errors import EvaluationError, SettingsError, Unscored
 from dspy_diffusion_infill.judges import templates
 from dspy_diffusion_infill.judges.adapter import JudgeAdapter, no_verdict
@@ -18,6 +19,7 @@ from dspy_diffusion_infill.judges.expected import TOP_TOKENS, check_scale, expec
 from dspy_diffusion_infill.judges.parse import Scale
 from dspy_diffusion_infill.judges.templates import Rubric
 from dspy_diffusion_infill.prompts.program import signature_of
+from dspy_diffusion_infill.search.fingerprint import digest
 from dspy_diffusion_infill.search.metrics import Verdict
 
 
@@ -68,12 +70,17 @@ class Judge(dspy.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        check_whole({"samples": samples, "seed": seed})
         if samples < 1:
             raise SettingsError(f"samples must be at least 1; got {samples}.")
-        told = templates.template(template).with_rubric(rubric)
-        self.adapter = JudgeAdapter(told, templates.conversation(conversation or told.conversation))
+        if score_from not in ("reply", "logprobs"):
+            raise SettingsError(f"score_from must be 'reply' or 'logprobs'; got {score_from!r}.")
+        told = _told(template, rubric)
+        form = templates.conversation(conversation or told.conversation)
+        self.adapter = JudgeAdapter(told, form)
         self.rubric, self.samples, self.seed, self.score_from = rubric, samples, seed, score_from
         self.options = self._options(constrained)
+        self.identity = digest([told, form, self.options])
         fields: dict[str, Any] = {name: (str, dspy.InputField()) for name in told.fields}
         outputs = {"feedback": (str, dspy.OutputField()), "score": (float, dspy.OutputField())}
         self.grade = dspy.Predict(make_signature(fields | outputs, told.text))
@@ -102,33 +109,47 @@ class Judge(dspy.Module):
             SettingsError: If something is not given that the template has a place for.
             AdapterParseError: If no reply holds a verdict.
         """
-        given = {"response": response, "instruction": instruction}
-        given |= {"reference_answer": reference_answer, "source": source}
+        values = self._shown(response, instruction, reference_answer, source)
+        found: list[Verdict | AdapterParseError] = []
+        with dspy.context(adapter=self.adapter):
+            for sample in range(self.samples):
+                try:
+                    found.append(self._verdict(self.grade(**values, config=self._config(sample))))
+                except AdapterParseError as error:
+                    found.append(error)
+        return _mean(found)
+
+    async def aforward(
+        self,
+        *,
+        response: str,
+        instruction: str | None = None,
+        reference_answer: str | None = None,
+        source: str | None = None,
+    ) -> dspy.Prediction:
+        """`forward`, for `await judge.acall(...)`."""
+        values = self._shown(response, instruction, reference_answer, source)
+        found: list[Verdict | AdapterParseError] = []
+        with dspy.context(adapter=self.adapter):
+            for sample in range(self.samples):
+                try:
+                    found.append(self._verdict(await self.grade.acall(**values, config=self._config(sample))))
+                except AdapterParseError as error:
+                    found.append(error)
+        return _mean(found)
+
+    def _shown(self, *texts: str | None) -> dict[str, Any]:
+        """What the template has a place for."""
+        given = dict(zip(("response", "instruction", "reference_answer", "source"), texts, strict=True))
         values = {name: given[name] for name in self.adapter.template.fields}
         if missing := [name for name, value in values.items() if value is None]:
             raise SettingsError(
                 f"{missing[0]} must be given: the judge's template has a place for it; got None."
             )
-        with dspy.context(adapter=self.adapter):
-            verdicts, failures = self._ask(values)
-        if not verdicts:
-            raise failures[-1]
-        scores = [verdict.score for verdict in verdicts]
-        score = fmean(scores)
-        nearest = min(verdicts, key=lambda verdict: abs(verdict.score - score))
-        return dspy.Prediction(
-            score=score, feedback=nearest.feedback, scores=scores, num_unread=len(failures)
-        )
+        return values
 
-    def _ask(self, values: Mapping[str, Any]) -> tuple[list[Verdict], list[AdapterParseError]]:
-        verdicts, failures = [], []
-        for sample in range(self.samples):
-            try:
-                found = self.grade(**values, config=self._config(sample))
-                verdicts.append(Verdict(self._score(found), found.feedback))
-            except AdapterParseError as error:
-                failures.append(error)
-        return verdicts, failures
+    def _verdict(self, found: dspy.Prediction) -> Verdict:
+        return Verdict(self._score(found), found.feedback)
 
     def _score(self, found: dspy.Prediction) -> float:
         if found.get("score") is None:
@@ -160,6 +181,30 @@ class Judge(dspy.Module):
         """DSPy's cache tells replies to one prompt apart by a number; the first is plain."""
         number = self.seed * self.samples + sample
         return {**self.options, **({"rollout_id": number} if number else {})}
+
+
+def _mean(found: Sequence[Verdict | AdapterParseError]) -> dspy.Prediction:
+    """The judgement that replies make together."""
+    verdicts = [each for each in found if isinstance(each, Verdict)]
+    failures = [each for each in found if isinstance(each, AdapterParseError)]
+    if not verdicts:
+        raise failures[-1]
+    scores = [verdict.score for verdict in verdicts]
+    score = fmean(scores)
+    nearest = min(verdicts, key=lambda verdict: abs(verdict.score - score))
+    return dspy.Prediction(score=score, feedback=nearest.feedback, scores=scores, num_unread=len(failures))
+
+
+def _told(name: str, rubric: Rubric | None) -> templates.JudgeTemplate:
+    """A template with a rubric that it has a place for, and that has no places itself."""
+    template = templates.template(name)
+    told = template.with_rubric(rubric)
+    if rubric is not None and template.scale is not None:
+        raise SettingsError(f"rubric must be None: the template {name!r} tells its own; got {rubric}.")
+    places = [f"{{{field}}}" for field in told.fields]
+    if rubric is not None and (held := [place for place in places if place in rubric.text]):
+        raise SettingsError(f"rubric must not hold {held[0]}, the place of what is judged; got {rubric}.")
+    return told
 
 
 def judge_lm(model: str, *, api_base: str, conversation: str = "v2", cache: bool = True) -> dspy.LM:

@@ -27,6 +27,9 @@ class JudgeServer:
         api_key: That it asks for.
         process: What runs it; None if it runs elsewhere, and is then never started or ended.
         max_restarts: How often a server that died is started anew.
+
+    Raises:
+        SettingsError: If the address holds a password, which warnings, errors and saved programs would show.
     """
 
     def __init__(
@@ -38,6 +41,10 @@ class JudgeServer:
         process: ServerProcess | None = None,
         max_restarts: int = 0,
     ) -> None:
+        if "@" in root.partition("://")[2].partition("/")[0]:
+            raise SettingsError(
+                "url must hold no user or password; got one before the @. Give api_key instead."
+            )
         self.root, self.process = root.rstrip("/"), process
         self.timeout_s, self.max_restarts, self.num_restarts = timeout_s, max_restarts, 0
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}

@@ -14,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
+from dspy_diffusion_infill.checks import check_finite
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.judges.parse import Form, Scale, defuse, write_number
 
@@ -25,6 +26,9 @@ Field = Literal["instruction", "response", "reference_answer", "source"]
 class Rubric:
     r"""What is judged, and what each score means.
 
+    Raises:
+        SettingsError: If the criterion is no text, or descriptions are not two texts or more, by numbers.
+
     Example:
         >>> Rubric("Is it short?", {1: "No.", 2: "Yes."}).text
         '[Is it short?]\nScore 1: No.\nScore 2: Yes.'
@@ -34,6 +38,16 @@ class Rubric:
     descriptions: Mapping[float, str]
     """By score; the least and the greatest are the ends of the scale."""
     source: str = "the user"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.criterion, str):
+            raise SettingsError(f"criterion must be a text; got {self.criterion!r}.")
+        if not isinstance(self.descriptions, Mapping) or len(self.descriptions) < 2:
+            raise SettingsError(f"descriptions must be two or more, by score; got {self.descriptions!r}.")
+        check_finite({f"Every score of descriptions, as {score!r},": score for score in self.descriptions})
+        for score, text in self.descriptions.items():
+            if not isinstance(text, str):
+                raise SettingsError(f"Every description must be a text; got {text!r} for {score}.")
 
     @property
     def scale(self) -> Scale:
@@ -178,8 +192,12 @@ def read_rubric(name: str) -> Rubric:
     file = Path(name)
     if not file.is_file():
         return rubric(name)
-    entry = tomllib.loads(file.read_text(encoding="utf-8"))
-    if not (entry.get("criterion") and len(entry.get("descriptions", ())) > 1):
+    try:
+        entry = tomllib.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SettingsError(f"rubric must be a TOML file in UTF-8; got {name}: {error}.") from error
+    table = entry.get("descriptions")
+    if not (entry.get("criterion") and isinstance(table, dict) and len(table) > 1):
         raise SettingsError(
             f"rubric must hold criterion and two descriptions or more; got {list(entry)} in {name}."
         )
@@ -187,8 +205,22 @@ def read_rubric(name: str) -> Rubric:
 
 
 def _rubric(entry: Mapping[str, Any]) -> Rubric:
-    descriptions = {float(score): text for score, text in entry["descriptions"].items()}
+    descriptions = {_score(score, text): text for score, text in entry["descriptions"].items()}
     return Rubric(entry["criterion"], descriptions, entry["source"])
+
+
+def _score(key: str, text: object) -> float:
+    """The score that a key of a TOML table says; an unquoted `2.5` is a key within another there."""
+    try:
+        score = float(key)
+    except ValueError as error:
+        raise SettingsError(f"Every key of descriptions must be a score; got {key!r}.") from error
+    if isinstance(text, dict):
+        raise SettingsError(
+            f"Every description must be a text; got {text!r} for {key}. Quote a score with a point in its "
+            f'key: "{key}.{next(iter(text), 5)}".'
+        )
+    return score
 
 
 def _write_in(text: str, words: Mapping[str, str]) -> str:

@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
-from dspy_diffusion_infill.errors import SettingsError
+from dspy_diffusion_infill.errors import JudgeUnavailableError, SettingsError
 from dspy_diffusion_infill.judges import templates
+from dspy_diffusion_infill.judges.port import held_port
 from dspy_diffusion_infill.judges.process import ServerProcess
 from dspy_diffusion_infill.judges.served import ServedLM
 from dspy_diffusion_infill.judges.server import JudgeServer
-from dspy_diffusion_infill.judges.vllm_command import VllmCommand, free_port, identity, runs_on_cpu
+from dspy_diffusion_infill.judges.vllm_command import VllmCommand, identity, runs_on_cpu
 from dspy_diffusion_infill.search.fingerprint import digest
 
 
@@ -86,7 +87,7 @@ def serve_judge(
                 model=name,
                 python=os.fspath(python),
                 host=host,
-                port=free_port(host, port, judge),
+                port=stack.enter_context(held_port(host, port, judge)),
                 tensor_parallel_size=tensor_parallel_size,
                 flags=flags,
                 chat_template=_template(form.chat_template, stack),
@@ -127,17 +128,26 @@ def _started(
 ) -> JudgeServer:
     """Start a server; it ends with the stack."""
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="judge-"))
-    near = "127.0.0.1" if command.host == "0.0.0.0" else command.host
-    process = ServerProcess(
-        command.arguments, env=command.environment, log=Path(log) if log else Path(folder, "log")
-    )
     server = JudgeServer(
-        f"http://{near}:{command.port}",
-        process=process,
+        command.address,
+        process=ServerProcess(command.arguments, env=command.environment, log=_writable(log, folder)),
         api_key=command.api_key,
         timeout_s=timeout_s,
         max_restarts=max_restarts,
     )
     stack.callback(server.close)
     server.start()
+    if command.name not in (models := server.models()):
+        raise JudgeUnavailableError(
+            f"What answers at {server.root} must be {command.name}; it is {', '.join(models)}."
+        )
     return server
+
+
+def _writable(log: str | os.PathLike[str] | None, folder: str) -> Path:
+    file = Path(log) if log else Path(folder, "log")
+    try:
+        file.open("ab").close()
+    except OSError as error:
+        raise SettingsError(f"log must be a file that can be written; got {log}: {error}.") from error
+    return file

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dspy_diffusion_infill.errors import SettingsError
@@ -31,7 +30,6 @@ ADVICE = (
     "Make one with python -m venv vllm-env && vllm-env/bin/pip install vllm, and give python="
     "'vllm-env/bin/python'."
 )
-PORTS = range(20_000, 30_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,13 +60,13 @@ class VllmCommand:
     flags: Sequence[str] = ()
     chat_template: Path | None = None
     on_cpu: bool = False
-    env: Mapping[str, str] | None = None
-    api_key: str | None = None
+    env: Mapping[str, str] | None = field(default=None, repr=False)
+    api_key: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.tensor_parallel_size < 1:
             raise SettingsError(f"tensor_parallel_size must be at least 1; got {self.tensor_parallel_size}.")
-        if taken := [flag for flag in self.flags if flag.partition("=")[0] in OWN_FLAGS]:
+        if taken := [name for name in map(_name, self.flags) if name in OWN_FLAGS]:
             raise SettingsError(
                 f"flags must leave {', '.join(OWN_FLAGS)} to the arguments of that name; got {taken[0]}."
             )
@@ -77,6 +75,12 @@ class VllmCommand:
     def name(self) -> str:
         """What the server calls the model: its hub id, or its folder's name."""
         return Path(self.model).resolve().name if Path(self.model).is_dir() else self.model
+
+    @property
+    def address(self) -> str:
+        """Where clients on this machine find the server."""
+        near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"http://[{near}]:{self.port}" if ":" in near else f"http://{near}:{self.port}"
 
     @property
     def arguments(self) -> list[str]:
@@ -98,20 +102,26 @@ class VllmCommand:
             **os.environ,
             **QUIET_ENV,
             **(CPU_ENV if self.on_cpu else {}),
-            **(SLEEP_ENV if SLEEP_FLAG in self.flags else {}),
+            **(SLEEP_ENV if SLEEP_FLAG in map(_name, self.flags) else {}),
             **({"VLLM_API_KEY": self.api_key} if self.api_key else {}),
             **(self.env or {}),
         }
 
     @property
     def _brings_template(self) -> bool:
-        named = any(flag.partition("=")[0] == "--chat-template" for flag in self.flags)
-        return self.chat_template is not None and not named
+        return self.chat_template is not None and "--chat-template" not in map(_name, self.flags)
+
+
+def _name(flag: str) -> str:
+    """What a flag is called; vLLM takes `_` for `-`."""
+    return flag.partition("=")[0].replace("_", "-")
 
 
 def identity(model: str, flags: Sequence[str], conversation: str) -> str:
-    """A stand-in for a judge: another model, other files of a folder, or other flags give another one."""
-    files = sorted(Path(model).glob("*")) if Path(model).is_dir() else ()
+    """A stand-in for a judge: another model, other flags, or other files that they name give another one."""
+    files = sorted(Path(model).glob("*")) if Path(model).is_dir() else []
+    named = [flag.partition("=")[2] or flag for flag in flags]
+    files += [Path(name) for name in named if os.path.isfile(name)]
     stamps = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return digest([model, stamps, list(flags), conversation])
 
@@ -130,23 +140,3 @@ def runs_on_cpu(python: str) -> bool:
     if not found:
         raise SettingsError(f"python must be of an environment with vLLM; got {python!r}. {ADVICE}")
     return any("cpu" in name.lower() or "+cpu" in version for name, version in found.items())
-
-
-def free_port(host: str, wanted: int | None, judge: str) -> int:
-    """A port that nothing listens on; without a wish, the same for the same judge where it can be.
-
-    A search that is resumed knows its LM by its address as well.
-
-    Raises:
-        SettingsError: If the wanted one is taken.
-    """
-    choices = (PORTS[int(judge[:8], 16) % len(PORTS)], 0) if wanted is None else (wanted,)
-    for port in choices:
-        with socket.socket() as tried:
-            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                tried.bind((host, port))
-            except OSError:
-                continue
-            return tried.getsockname()[1]
-    raise SettingsError(f"port must be free; got {wanted}. To use what runs there, give its url.")

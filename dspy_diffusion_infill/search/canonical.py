@@ -104,7 +104,7 @@ def _code(value: Any, within: tuple[int, ...]) -> Any:
 
 
 def _state(value: Any) -> dict[str, Any]:
-    """What an object was made with: plain attributes named as its constructor's arguments.
+    """What an object was made with: plain attributes named as in its constructor, and `identity`.
 
     Others may count or log, and change from run to run. Of a module they are settings; LMs, locks and the
     like are left out.
@@ -112,7 +112,8 @@ def _state(value: Any) -> dict[str, Any]:
     if isinstance(value, dspy.Module):
         state, wanted = cast(dict[str, Any], value.__getstate__()), None
     else:
-        state, wanted = getattr(value, "__dict__", {}), inspect.signature(type(value)).parameters
+        state = getattr(value, "__dict__", {})
+        wanted = {"identity", *inspect.signature(type(value)).parameters}
     return {
         name: item for name, item in state.items() if _is_plain(item) and (wanted is None or name in wanted)
     }

@@ -39,7 +39,7 @@ def fingerprint(
         "traces": list(map(_trace, task.traces)),
         "valset": [dict(example) for example in task.valset + task.holdout],
         "metric": metric.function,
-        "LM": [[lm.model, _open_parameters(lm)] for lm in lms_of(task.student)],
+        "LM": [[lm.model, open_parameters(lm)] for lm in lms_of(task.student)],
         "adapter": name_of(active_adapter()),
         "infiller": infiller.name,
         "settings": kept,
@@ -77,6 +77,6 @@ def _trace(trace: Trace) -> list[object]:
     return [dict(trace.inputs), dict(trace.outputs), trace.score, trace.feedback, trace.predictor]
 
 
-def _open_parameters(lm: dspy.BaseLM) -> dict[str, object]:
+def open_parameters(lm: dspy.BaseLM) -> dict[str, object]:
     """An LM's parameters, but for what is secret."""
     return {name: value for name, value in lm.kwargs.items() if not name.endswith(SECRET)}

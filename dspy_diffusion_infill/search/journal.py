@@ -26,13 +26,15 @@ BATCH = 16
 if sys.platform == "win32":
     import msvcrt
 
-    def _lock(file: IO[Any]) -> None:
+    def lock_file(file: IO[Any]) -> None:
+        """Keep a file for this process; `OSError` if another one has it."""
         os.lseek(file.fileno(), 1 << 20, os.SEEK_SET)  # off the text, which others may read
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
 else:
     import fcntl
 
-    def _lock(file: IO[Any]) -> None:
+    def lock_file(file: IO[Any]) -> None:
+        """Keep a file for this process; `OSError` if another one has it."""
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
@@ -136,7 +138,7 @@ def _alone(folder: Path) -> Iterator[None]:
     """Hold the folder's lock; the system drops it with the process, however that ends."""
     with open(folder / "lock", "a+", opener=_private) as file:
         try:
-            _lock(file)
+            lock_file(file)
         except OSError as error:
             file.seek(0)
             raise SettingsError(

@@ -94,6 +94,54 @@ NONE = [
     Case("[RESULT] 5.1", OFF),
     Case("[RESULT] 44", OFF),
 ]
+ANOTHER_NUMBER = [
+    *(
+        Case(f"[RESULT] {number}", reason)
+        for number, reason in {
+            "4 ½": SEVERAL,
+            "4⅓": SEVERAL,
+            "3⅔": SEVERAL,
+            "4²": SEVERAL,
+            "4 and a half": SEVERAL,
+            "3 and three quarters": SEVERAL,
+            "5 point five": SEVERAL,
+            "4 or five": SEVERAL,
+            "2 or one": SEVERAL,
+            "5 - wait, four": SEVERAL,
+            "4 percent": SEVERAL,
+            "4ème": NO_NUMBER,
+            "4º": NO_NUMBER,
+            "2 x 2": SEVERAL,
+            "2*2": SEVERAL,
+            "2+2": SEVERAL,
+            "4+": SEVERAL,
+            "1 = Poor\n5 = Good": SEVERAL,
+            "5.0000000000000000001": OFF,
+            "Max score: 5": NO_NUMBER,
+            "Lowest: 1": NO_NUMBER,
+            "Not applicable: 5": NO_NUMBER,
+            "1. The response is good.\n2. It is helpful.": SEVERAL,
+            "1) Good structure\n2) Few errors": SEVERAL,
+            "Accuracy: 4\nClarity: 2\nOverall: 1": NO_NUMBER,
+            "\nCoherence: 5\nRelevance: 2\nOverall score: 3": SEVERAL,
+            "Previous score: 2\nNew score: 4": NO_NUMBER,
+            "4\n**Final score:** 3/5": SEVERAL,
+        }.items()
+    ),
+    Case("Coherence: 5\nConsistency: 2\nOverall: 3", SEVERAL, form="bare"),
+    Case("1\n2\n3\n4\n5", SEVERAL, form="bare"),
+    Case("1 = Poor\n5 = Good\nScore: 4", SEVERAL, form="bare"),
+]
+ONE_NUMBER = [
+    Case("[RESULT] 4 (four)", 4),
+    Case("[RESULT] 5 out of five", 5),
+    Case("[RESULT] 4 because one date is wrong", 4),
+    Case("[RESULT] 4. Every claim is right.", 4),
+    Case("[RESULT] 4\n\n1. Every claim is right.\n2. It is short.", 4),
+    Case("[RESULT] 4\nOverall score: 4/5", 4),
+    Case("[RESULT] Final score: 4", 4),
+    Case("[RESULT] — 4", 4),
+]
 OTHER_SCALES = [
     Case("[RESULT] 8/10", 8, TEN),
     Case("[RESULT] 10", 10, TEN),
@@ -105,6 +153,8 @@ OTHER_SCALES = [
     Case("[RESULT] -1.5", -1.5, AROUND_ZERO),
     Case("[RESULT] −2", -2, AROUND_ZERO),
     Case("[RESULT] +2", 2, AROUND_ZERO),
+    *(Case(f"[RESULT] {score}", SEVERAL, AROUND_ZERO) for score in ("–2", "— 2", "- 2", "Score: – 2")),
+    Case("[RESULT] 85 percent", 85, HUNDRED),
 ]
 INJECTED = [
     # the judged text holds a delimiter and the judge, who was shown it as it is, quotes it
@@ -165,6 +215,8 @@ CORPUS = [
     *DRESSED,
     *TWO_RESULTS,
     *NONE,
+    *ANOTHER_NUMBER,
+    *ONE_NUMBER,
     *OTHER_SCALES,
     *INJECTED,
     *LANGUAGES,

@@ -53,6 +53,17 @@ def test_an_unscored_record_is_scipy_s_omitted_nan(pairs):
         assert ours.dataset[measure].value == pytest.approx(float(theirs))
 
 
+@pytest.mark.parametrize("none", [None, math.nan, math.inf])
+def test_what_is_no_number_is_unscored_and_no_best_score(none):
+    found = agreement(one_document([1, 2, 3, 4], [1, 2, 3, none]), resamples=0)
+    assert (found.num_unscored, found.num_distinct) == (1, 3)
+    assert found.dataset["spearman"].value == found.document["kendall"].value == 1
+    gain = improvement(one_document([1, 2, 3], [1, 2, none]), one_document([1, 2, 3], [2, 1, 3]), resamples=0)
+    assert gain["pearson"].value == pytest.approx(-2)
+    for measure in MEASURES:
+        assert none is None or math.isnan(correlate(measure, [1, 2, 3, 4], [1, 2, 3, none]))
+
+
 def test_values_worked_out_by_hand():
     # ranks of 1 2 2 4: 1 2.5 2.5 4; of 1 3 2 4: 1 3 2 4; covariance 4.5, variances 4.5 and 5
     assert correlate("spearman", [1, 2, 2, 4], [1, 3, 2, 4]) == pytest.approx(4.5 / math.sqrt(4.5 * 5))

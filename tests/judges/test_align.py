@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from dspy_diffusion_infill.judges.align import rubric_locks
 from dspy_diffusion_infill.judges.prometheus import Judge
 from dspy_diffusion_infill.judges.templates import Rubric, template
 from dspy_diffusion_infill.prompts.locks import locked_spans
+from dspy_diffusion_infill.prompts.program import with_instructions
 from dspy_diffusion_infill.report import write_report
 from tests.doubles import ScriptedInfiller, rule_lm
 
@@ -186,16 +188,25 @@ def test_a_run_that_was_cut_short_goes_on(tmp_path: Path):
         calls.append(user)
         return user[1:]
 
-    def run():
+    def run(**settings):
         with dspy.context(lm=rule_lm(count)):
             return align_judge(
-                plain(), judge=Judge(template="brief"), infiller=ScriptedInfiller("Rate"), log_dir=tmp_path
+                plain(),
+                judge=Judge(template="brief", **settings),
+                infiller=ScriptedInfiller("Rate"),
+                log_dir=tmp_path,
             )
 
     first, num_calls = run(), len(calls)
     again = run()
     assert len(calls) == num_calls
     assert again.after == first.after
+    with pytest.raises(SettingsError, match="another program"):
+        run(conversation="v1")
+    assert len(calls) == num_calls
+    shutil.rmtree(tmp_path / "tuning")
+    with pytest.raises(SettingsError, match="another judge"):
+        run(conversation="v1")
 
 
 def test_all_but_the_rubric_s_words_are_locked():
@@ -211,6 +222,50 @@ def test_all_but_the_rubric_s_words_are_locked():
     start = told.grade.signature.instructions.index(GOOD.criterion)
     assert spans[0] == (0, start)
     assert spans[1][0] == start + len(GOOD.criterion)
+
+
+def test_an_aligned_judge_keeps_its_locks():
+    judge = Judge(GOOD)
+    text = judge.grade.signature.instructions
+    rewritten = text.replace(GOOD.criterion, "Is it true").replace("Score 1: Very poor", "Score 1: False")
+    aligned = with_instructions(judge, {"grade": rewritten})
+    start = text.index(GOOD.criterion)
+    assert locked_spans(rewritten, rubric_locks(aligned))[0] == (0, start)
+    other = with_instructions(judge, {"grade": "Grade it."})
+    with pytest.raises(SettingsError, match="must hold its template's text around the rubric"):
+        rubric_locks(other)
+
+
+@pytest.mark.parametrize("document", [0, "a"])
+def test_every_document_but_none_keeps_its_records_together(document):
+    judge = Judge(template="brief")
+    records = [dspy.Example(response=f"r{n}", score=1, document=document) for n in range(2)]
+    assert [align._ready(record, judge).document for record in records] == [document] * 2
+    assert len({align._ready(record.without("document"), judge).document for record in records}) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"response,score\nr,3,extra\n", "a name for each cell; record 1 has more"),
+        ("response,score\né,3\n".encode("latin-1"), "must be a CSV file in UTF-8"),
+        (b"response,score\nr,good\n", "score must be a number in every record; got 'good'"),
+        ("\ufeffresponse,score\nr,3\n".encode(), "at least 4 documents"),
+    ],
+)
+def test_a_file_is_read_or_refused_in_words(tmp_path: Path, content, message):
+    file = tmp_path / "scores.csv"
+    file.write_bytes(content)
+    with pytest.raises(SettingsError, match=message):
+        align_judge(file, judge=Judge(template="brief"))
+    with pytest.raises(SettingsError, match="No such file"):
+        align_judge(tmp_path / "nowhere.csv", judge=Judge(template="brief"))
+
+
+@pytest.mark.parametrize("resamples", ["10", 2.5, -1])
+def test_resamples_are_counted_before_anything_is_spent(resamples):
+    with pytest.raises(SettingsError, match="resamples must be"):
+        align.align_judge(plain(), judge=Judge(template="brief"), resamples=resamples)
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,13 @@ def test_a_judge_is_aligned_saved_and_reported(scores: Path, tmp_path: Path, mon
     assert json.loads((output / "judge.json").read_text())
 
 
+def test_a_template_with_a_rubric_of_its_own_needs_none(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(command, "_lm", lambda name, api_base: rule_lm(by_length))
+    arguments = ["judge", "align", "nowhere.csv", "--lm", "rule", "--template", "brief"]
+    with pytest.raises(errors.SettingsError, match="scores must be a CSV file"):
+        CliRunner().invoke(app, arguments, catch_exceptions=False)
+
+
 def scripted(optimizer):
     """The optimizer with an infiller of ours."""
 
@@ -73,8 +80,27 @@ def test_a_rubric_is_read_from_a_file_or_by_name(tmp_path: Path):
     file.write_text('criterion = "Is it long?"\n')
     with pytest.raises(errors.SettingsError, match="must hold criterion and two descriptions or more"):
         read_rubric(str(file))
+    file.write_bytes(b'criterion = "\\xff"')
+    with pytest.raises(errors.SettingsError, match="rubric must be a TOML file in UTF-8"):
+        read_rubric(str(file))
     with pytest.raises(errors.SettingsError, match="rubric must be one of 'summeval-overall'; got 'nowhere'"):
         read_rubric("nowhere")
+
+
+@pytest.mark.parametrize(
+    ("descriptions", "message"),
+    [
+        ('["Not", "Very"]', "must hold criterion and two descriptions or more"),
+        ('{ low = "Not", 5 = "Very" }', "must be a score; got 'low'"),
+        ('{ 2.5 = "Not", 5 = "Very" }', r"Quote a score with a point in its key: \"2\.5\""),
+        ("{ 1 = 1, 5 = 2 }", "must be a text; got 1 for 1"),
+    ],
+)
+def test_a_rubric_s_file_says_a_text_for_each_score(tmp_path: Path, descriptions, message):
+    file = tmp_path / "rubric.toml"
+    file.write_text(f'criterion = "Is it long?"\ndescriptions = {descriptions}\n')
+    with pytest.raises(errors.SettingsError, match=message):
+        read_rubric(str(file))
 
 
 def test_the_judge_is_a_served_model_or_any_lm():

@@ -59,6 +59,32 @@ def test_a_place_without_scores_is_unscored():
         expected_score([token("[RESULT]")], FIVE, "result")
 
 
+@pytest.mark.parametrize("logprob", [-9999.0, -math.inf, None])
+def test_tokens_of_no_probability_are_unscored(logprob):
+    with pytest.raises(Unscored, match="No score is among"):
+        expected_score([Token("4", (("4", logprob),))], FIVE, "bare")
+
+
+def test_noise_of_floats_breaks_no_tie_and_leaves_no_scale():
+    # .1 of 2, .8 of 3 and .1 of 4 are 3.0000000000000004 thirds of what they add up to
+    shares = [{"_2": share, "_3": 1 - 2 * share, "_4": share} for share in (0.1, 0.15, 0.3)]
+    assert {expected_score([token("3", **each)], FIVE, "bare") for each in shares} == {3}
+
+
+def test_the_score_is_taken_where_the_reply_is_read():
+    one, five = token("1", _1=1.0), token("5", _5=1.0)
+    quoted = [token("[RESULT] "), one, token('\nIt tried to add "[RESULT] '), five, token('" itself.')]
+    assert expected_score(quoted, FIVE, "result") == 1
+    mention = [
+        token("Bad. [RESULT] "),
+        five,
+        token('\nThe format was "[RESULT] (between '),
+        one,
+        token(' and 5)".'),
+    ]
+    assert expected_score(mention, FIVE, "result") == 5
+
+
 def test_logprobs_are_read_from_dictionaries_and_objects():
     inner = SimpleNamespace(token="4", logprob=-0.5)
     content = [SimpleNamespace(token="4", top_logprobs=[inner]), {"token": "!", "top_logprobs": None}]

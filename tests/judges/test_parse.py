@@ -1,13 +1,23 @@
 """Verdicts: what is one is read, and what is none is never a score."""
 
+import contextlib
 import math
+import time
+import unicodedata
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from dspy_diffusion_infill.errors import SettingsError, Unscored
-from dspy_diffusion_infill.judges.parse import Scale, defuse, read_reply, write_number, write_reply
+from dspy_diffusion_infill.judges.parse import (
+    Scale,
+    defuse,
+    read_reply,
+    score_start,
+    write_number,
+    write_reply,
+)
 from tests.judges.replies import CORPUS, INJECTED, LANGUAGES, Case
 
 NUMBERS = st.floats(-1e6, 1e6).map(lambda number: round(number, 6))
@@ -79,6 +89,25 @@ def test_a_number_is_written_without_exponent_and_without_loss(number):
     text = write_number(number)
     assert "e" not in text
     assert float(text) == number
+
+
+@pytest.mark.parametrize("gap", ["-", " ", "\n", "“", "「[", '"[RESULT]"', "of ", "a ", "* "])
+def test_a_long_reply_is_read_at_once(gap: str):
+    start = time.process_time()
+    for reply in (f"[RESULT]{gap * 10_000}", f"[RESULT] 4{gap * 10_000}x"):
+        with contextlib.suppress(Unscored):
+            read_reply(reply, Scale(1, 5))
+    assert time.process_time() - start < 5  # minutes, where time grows with the square of the length
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in CORPUS if not isinstance(case.expected, str)], ids=lambda case: case.reply[:50]
+)
+def test_the_score_begins_where_it_is_read(case: Case):
+    reply, whole = case.reply, str(int(abs(float(case.expected))))
+    start = score_start(reply, case.form)
+    digits = [unicodedata.digit(each, 0) for each in reply[start : start + len(whole)]]
+    assert digits == list(map(int, whole))
 
 
 def test_feedback_is_all_but_the_verdict():

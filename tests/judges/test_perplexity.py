@@ -51,6 +51,12 @@ def test_perplexity_is_per_token_over_all_records():
     assert (found["low"], found["high"]) == (pytest.approx(2), pytest.approx(32))
 
 
+def test_an_interval_needs_a_sample(capsys):
+    with pytest.raises(SystemExit):
+        perplexity.main(["--resamples", "0"])
+    assert "--resamples must be at least 1; got 0." in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_what_does_not_fit_is_left_out_and_counted(tmp_path: Path, capsys):
     data = tmp_path / "summeval.jsonl"

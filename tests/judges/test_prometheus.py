@@ -12,6 +12,7 @@ from dspy_diffusion_infill.judges.templates import Rubric
 from dspy_diffusion_infill.optimizer import DiffusionInfill
 from dspy_diffusion_infill.prompts.program import with_instructions
 from dspy_diffusion_infill.prompts.render import render_turns, render_window
+from dspy_diffusion_infill.search.fingerprint import digest
 from dspy_diffusion_infill.search.metrics import Metric
 from tests.doubles import ScriptedInfiller, rule_lm, show
 
@@ -86,13 +87,27 @@ def test_what_the_template_has_a_place_for_must_be_given():
     assert "Rain.\n" not in asked.prompts[0][1]
 
 
-def test_settings_are_checked_at_construction():
-    with pytest.raises(SettingsError, match="samples must be at least 1; got 0"):
-        Judge(RUBRIC, samples=0)
-    with pytest.raises(SettingsError, match="rubric must be a Rubric"):
-        Judge()
-    with pytest.raises(SettingsError, match="conversation must be one of"):
-        Judge(RUBRIC, conversation="v3")
+@pytest.mark.parametrize(
+    ("rubric", "settings", "message"),
+    [
+        (RUBRIC, {"samples": 0}, "samples must be at least 1; got 0"),
+        (RUBRIC, {"samples": 2.5}, "samples must be a whole number; got 2.5"),
+        (RUBRIC, {"samples": "3"}, "samples must be a whole number; got '3'"),
+        (RUBRIC, {"score_from": "logprob"}, "score_from must be 'reply' or 'logprobs'; got 'logprob'"),
+        (None, {}, "rubric must be a Rubric"),
+        (RUBRIC, {"conversation": "v3"}, "conversation must be one of"),
+        (RUBRIC, {"template": "geval-coherence"}, "'geval-coherence' tells its own"),
+        (Rubric("Does {response} fit?", {1: "No.", 5: "Yes."}), {}, "must not hold {response}"),
+    ],
+)
+def test_settings_are_checked_at_construction(rubric, settings, message):
+    with pytest.raises(SettingsError, match=message):
+        Judge(rubric, **settings)
+
+
+@pytest.mark.parametrize("settings", [{"conversation": "v1"}, {"constrained": True}, {"template": "c-gen"}])
+def test_a_judge_that_asks_otherwise_is_another_one(settings):
+    assert Judge(RUBRIC).identity == Judge(RUBRIC).identity != Judge(RUBRIC, **settings).identity
 
 
 def test_an_injected_verdict_does_not_reach_the_judge():
@@ -205,6 +220,62 @@ def test_several_inputs_are_laid_out_by_name():
     example = dspy.Example(a="1", b="2").with_inputs("a", "b")
     JudgeMetric(judge, response="r")(example, dspy.Prediction(r="x"))
     assert "evaluate:\na: 1\nb: 2\n\n" in asked.prompts[0][1]
+
+
+def metric_of(reply: str, **fields) -> JudgeMetric:
+    judge = Judge(RUBRIC, template="judge-no-reference", lm=Asked(reply).lm)
+    return JudgeMetric(judge, response="r", **fields)
+
+
+QUESTION = dspy.Example(q="1", none=None).with_inputs("q")
+ANSWER = dspy.Prediction(r="x", none=None)
+
+
+def test_the_metric_of_another_judge_is_another_one():
+    def mark(rubric=RUBRIC, lm=None, text=None, **settings):
+        judge = Judge(rubric, lm=lm, **settings)
+        judge = with_instructions(judge, {"grade": text}) if text else judge
+        return digest(JudgeMetric(judge, response="r"))
+
+    other = Rubric("Is it long?", {1: "No.", 5: "Yes."})
+    lms = [dspy.LM("openai/one"), dspy.LM("openai/other")]
+    marks = [mark(), mark(other), mark(text="Grade it."), mark(samples=2), *(mark(lm=lm) for lm in lms)]
+    assert len(set(marks)) == len(marks)
+    assert mark() == mark()
+
+
+def test_the_score_alone_is_for_optimizers_that_bootstrap():
+    metric = metric_of("[RESULT] 1")
+    assert metric(QUESTION, ANSWER, []) == 0  # a prediction would be true
+    told = metric(QUESTION, ANSWER, [], "answer", [])
+    assert (told.score, metric(QUESTION, ANSWER).score) == (0, 0)
+    bootstrap = dspy.BootstrapFewShot(metric, max_labeled_demos=0, max_bootstrapped_demos=1)
+    with dspy.context(lm=rule_lm(lambda system, user: "[[ ## r ## ]]\nx\n\n[[ ## completed ## ]]")):
+        assert bootstrap.compile(dspy.Predict("q -> r"), trainset=[QUESTION]).demos == []
+
+
+def test_gepa_takes_a_judge_as_its_metric():
+    dspy.GEPA(metric_of("[RESULT] 1"), max_metric_calls=1, reflection_lm=rule_lm(lambda system, user: ""))
+
+
+def test_an_instruction_s_field_needs_no_inputs():
+    assert metric_of("[RESULT] 5", instruction="q")(dspy.Example(q="1"), ANSWER).score == 1
+    with pytest.raises(SettingsError, match="must name its inputs"):
+        metric_of("[RESULT] 5")(dspy.Example(q="1"), ANSWER)
+
+
+def test_nothing_is_not_judged():
+    with pytest.raises(Unscored, match="r must be given to be judged; got None"):
+        metric_of("[RESULT] 5")(QUESTION, dspy.Prediction(r=None))
+    with pytest.raises(Unscored, match="none must be given"):
+        metric_of("[RESULT] 5", instruction="none")(QUESTION, ANSWER)
+
+
+def test_a_field_that_is_not_there_is_named():
+    with pytest.raises(SettingsError, match="Prediction must have the field 'r'; got answer"):
+        metric_of("[RESULT] 5")(QUESTION, dspy.Prediction(answer="x"))
+    with pytest.raises(SettingsError, match="Example must have the field 'task'; got q, none"):
+        metric_of("[RESULT] 5", instruction="task")(QUESTION, ANSWER)
 
 
 def test_an_unreadable_verdict_is_unscored_and_never_a_score():

@@ -48,6 +48,11 @@ def test_agreement_and_lengths_are_drawn(tmp_path: Path):
         assert label in (tmp_path / "docs" / "figures" / f"{name}.svg").read_text()
 
 
+def test_a_value_outside_its_interval_is_drawn():
+    outside = {**AGREEING, "dataset": {"spearman": {"value": 0.8, "low": 0.25, "high": 0.75}}}
+    assert results.drawing([outside]) is not None
+
+
 def test_what_has_no_number_is_not_drawn():
     undefined = {**AGREEING, "dataset": {"spearman": dict.fromkeys(ESTIMATE)}}
     assert results.drawing([undefined, {"accuracy": None, "words": 3}]) is None

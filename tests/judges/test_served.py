@@ -95,6 +95,17 @@ def test_samples_are_as_many_requests_and_their_scores_are_averaged():
     assert (found.score, found.scores, found.num_unread, len(server.bodies)) == (3.5, [2, 5], 1, 3)
 
 
+def test_a_judge_is_awaited_as_it_is_called():
+    replies = iter(["a [RESULT] 2", "no verdict", "b [RESULT] 5", "[[ ## basis ## ]]\nA guess."])
+    with served_by(lambda body: completion(next(replies))) as (server, lm):
+        grader = judge(lm, samples=3)
+        found = asyncio.run(grader.acall(**TEXTS))
+        with dspy.context(lm=lm, adapter=grader.adapter):  # what else is asked is laid out by DSPy
+            other = asyncio.run(dspy.Predict("response -> basis").acall(response="Rain."))
+    assert (found.score, found.scores, found.num_unread, other.basis) == (3.5, [2, 5], 1, "A guess.")
+    assert "###Task Description" in server.bodies[0]["messages"][0]["content"]
+
+
 @pytest.mark.parametrize("answer", [completion(), completion(""), completion("4")])
 def test_empty_choices_and_empty_replies_are_no_score(answer):
     with served_by(lambda body: answer) as (_, lm), pytest.raises((AdapterParseError, LMError)):
@@ -203,6 +214,12 @@ def test_a_closed_server_is_waited_for_no_more():
     server.close()
     with pytest.raises(JudgeUnavailableError, match="was closed"):
         server.wait_until_back()
+
+
+def test_an_address_with_a_password_is_refused_without_showing_it():
+    with pytest.raises(SettingsError, match="url must hold no user or password") as refusal:
+        serve_judge("m", url="http://user:PASSWORD@127.0.0.1:1/v1", timeout_s=0.3).__enter__()
+    assert "PASSWORD" not in str(refusal.value)
 
 
 def test_what_is_no_model_server_is_said_to_be_none():

@@ -9,7 +9,7 @@ import pytest
 from benchmarks import summeval
 from benchmarks.tables import improvement_lines
 from benchmarks.tuning import Tuning, tuned
-from dspy_diffusion_infill.errors import EvaluationError
+from dspy_diffusion_infill.errors import EvaluationError, SettingsError
 from dspy_diffusion_infill.judges.agreement import Judged
 from dspy_diffusion_infill.judges.metrics import Closeness
 from dspy_diffusion_infill.judges.prometheus import Judge
@@ -74,6 +74,14 @@ def test_a_record_is_shown_as_article_summary_and_reference():
     shown = summeval.example(record(2, 3), "relevance")
     assert shown.instruction == "Summarize the following article.\n\nIt pours all day."
     assert (shown.response, shown.reference_answer, shown.score) == ("summary 2 3", "Rain.", 4)
+
+
+def test_what_cannot_be_judged_is_refused_in_words(capsys):
+    with pytest.raises(SystemExit):
+        summeval.main(["--limit", "0"])
+    assert "--limit must be at least 1; got 0." in capsys.readouterr().err
+    with pytest.raises(SettingsError, match=r"must hold judge, .* got no judge"):
+        summeval.recorded(RECORDS, RECORDS)
 
 
 class Judging:

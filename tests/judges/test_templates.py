@@ -198,3 +198,14 @@ def test_an_unknown_name_is_answered_with_the_known_ones():
 def test_a_template_that_writes_a_rubric_in_needs_one():
     with pytest.raises(SettingsError, match="rubric must be a Rubric, which the template 'c-gen' writes in"):
         template("c-gen").with_rubric(None)
+
+
+@pytest.mark.parametrize("descriptions", [{}, {1: "No."}, {"1": "No.", "5": "Yes."}, {1: "No.", 5: 5}, "No."])
+def test_a_rubric_is_two_texts_or_more_by_number(descriptions):
+    with pytest.raises(SettingsError, match="must be"):
+        Rubric("Is it short?", descriptions)
+
+
+def test_a_criterion_is_a_text():
+    with pytest.raises(SettingsError, match="criterion must be a text; got 5"):
+        Rubric(5, SHORT.descriptions)

@@ -18,12 +18,13 @@ from dspy_diffusion_infill.cli import app
 from dspy_diffusion_infill.errors import JudgeUnavailableError, SettingsError
 from dspy_diffusion_infill.judges import served
 from dspy_diffusion_infill.judges.grading import grade
+from dspy_diffusion_infill.judges.port import held_port
 from dspy_diffusion_infill.judges.process import ServerProcess
 from dspy_diffusion_infill.judges.prometheus import Judge
 from dspy_diffusion_infill.judges.server import JudgeServer
 from dspy_diffusion_infill.judges.templates import Rubric
 from dspy_diffusion_infill.judges.vllm import serve_judge
-from dspy_diffusion_infill.judges.vllm_command import VllmCommand, free_port, identity, runs_on_cpu
+from dspy_diffusion_infill.judges.vllm_command import VllmCommand, identity, runs_on_cpu
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = ROOT / "dspy_diffusion_infill" / "assets" / "chat"
@@ -141,19 +142,27 @@ def test_ctrl_c_while_a_server_starts_ends_it(tmp_path: Path):
     assert is_gone(server.pid)
 
 
-def test_a_server_ends_with_a_process_that_is_killed(tmp_path: Path):
+@pytest.mark.parametrize(
+    "fork", ["", "worker = os.fork()\nif not worker: os.close(1), time.sleep(60), os._exit(0)"]
+)
+def test_a_server_ends_with_a_process_that_is_killed_whatever_it_forked(tmp_path: Path, fork: str):
     code = (
-        "import os, signal, sys; from pathlib import Path\n"
+        "import os, signal, sys, time; from pathlib import Path\n"
         "from dspy_diffusion_infill.judges.process import ServerProcess\n"
         "server = ServerProcess(['sleep', '600'], env={}, log=Path(sys.argv[1]))\n"
         "server.start(lambda: True, timeout_s=60)\n"
-        "sys.stdout.write(str(server.pid)); sys.stdout.flush()\n"
+        f"worker = ''\n{fork}\n"
+        "sys.stdout.write(f'{server.pid} {worker}'); sys.stdout.flush()\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     killed = [sys.executable, "-c", code, str(tmp_path / "log")]
     answer = subprocess.run(killed, stdout=subprocess.PIPE, text=True, check=False, cwd=ROOT)
     assert answer.returncode == -signal.SIGKILL
-    assert is_gone(int(answer.stdout))
+    server, *workers = map(int, answer.stdout.split())
+    gone = is_gone(server)
+    for worker in workers:
+        os.kill(worker, signal.SIGKILL)
+    assert gone
 
 
 def test_a_server_that_ignores_its_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -220,8 +229,9 @@ def test_the_command_runs_the_api_server_s_module_with_every_setting():
         *("--served-model-name", "org/judge", "--host", "127.0.0.1", "--port", "8000"),
         *("--tensor-parallel-size", "2", "--chat-template", "t.jinja", "--data-parallel-size", "4"),
     ]
-    own = command(chat_template=Path("t.jinja"), flags=("--chat-template=mine",)).arguments
-    assert own[-2:] == ["1", "--chat-template=mine"]
+    for flag in ("--chat-template=mine", "--chat_template=mine"):
+        own = command(chat_template=Path("t.jinja"), flags=(flag,)).arguments
+        assert own[-2:] == ["1", flag]
 
 
 def test_a_folder_is_served_by_its_own_name(tmp_path: Path):
@@ -238,7 +248,7 @@ def test_on_a_cpu_prompts_are_not_split_and_nothing_is_compiled():
 
 def test_the_environment_holds_the_key_and_sends_no_statistics():
     plain, full = command(), command(api_key="secret", flags=("--enable-sleep-mode",), env={"A": "b"})
-    assert "secret" not in " ".join(full.arguments)
+    assert "secret" not in " ".join(full.arguments) + repr(full)
     more = set(full.environment.items()) - set(plain.environment.items())
     assert more == {("VLLM_API_KEY", "secret"), ("VLLM_SERVER_DEV_MODE", "1"), ("A", "b")}
     assert plain.environment["VLLM_NO_USAGE_STATS"] == plain.environment["DO_NOT_TRACK"] == "1"
@@ -247,8 +257,13 @@ def test_the_environment_holds_the_key_and_sends_no_statistics():
 def test_settings_are_checked_before_anything_starts(python: Path):
     with pytest.raises(SettingsError, match="tensor_parallel_size must be at least 1; got 0"):
         command(tensor_parallel_size=0)
-    with pytest.raises(SettingsError, match="to the arguments of that name; got --port=1"):
+    with pytest.raises(SettingsError, match="to the arguments of that name; got --port"):
         command(flags=("--dtype", "auto", "--port=1"))
+    with pytest.raises(SettingsError, match="to the arguments of that name; got --api-key") as refusal:
+        command(flags=("--api_key=secret",))
+    assert "secret" not in str(refusal.value)
+    with pytest.raises(SettingsError, match="log must be a file that can be written; got /nowhere/log"):
+        serve_judge("m", python=python, log="/nowhere/log").__enter__()
     with pytest.raises(SettingsError, match="conversation must be one of"):
         serve_judge("m", conversation="v3").__enter__()
 
@@ -267,12 +282,67 @@ def test_python_must_be_of_an_environment_with_vllm(python: Path, tmp_path: Path
 
 def test_a_judge_keeps_its_port_where_it_can():
     judge = identity("org/judge", (), "v2")
-    port = free_port("127.0.0.1", None, judge)
-    assert free_port("127.0.0.1", None, judge) == port
+    with held_port("127.0.0.1", None, judge) as port:
+        pass
+    with held_port("127.0.0.1", None, judge) as again:
+        assert again == port
     with socket.create_server(("127.0.0.1", port)):
-        assert free_port("127.0.0.1", None, judge) != port
+        with held_port("127.0.0.1", None, judge) as other:
+            assert other != port
         with pytest.raises(SettingsError, match=f"port must be free; got {port}"):
-            free_port("127.0.0.1", port, judge)
+            held_port("127.0.0.1", port, judge).__enter__()
+
+
+def test_a_port_is_kept_for_a_server_that_does_not_listen_yet():
+    judge = identity("org/judge", (), "v2")
+    with held_port("127.0.0.1", None, judge) as port, held_port("127.0.0.1", None, judge) as other:
+        assert other != port
+        with pytest.raises(SettingsError, match=f"port must be free; got {port}"):
+            held_port("127.0.0.1", port, judge).__enter__()
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "message"),
+    [
+        ("127.0.0.1", 99999, "port must be from 0 to 65535; got 99999"),
+        ("a..b", 8000, r"host and port must be ones to listen on here; got a\.\.b, 8000"),
+        ("192.0.2.1", 0, "host and port must be ones to listen on here; got 192.0.2.1, 0"),
+    ],
+)
+def test_what_cannot_be_listened_on_is_said_to_be_so(host, port, message):
+    with pytest.raises(SettingsError, match=message):
+        held_port(host, port, "0" * 8).__enter__()
+
+
+def test_a_server_may_listen_on_ipv6():
+    assert command(host="::1").address == "http://[::1]:8000"
+    assert command(host="::").address == "http://[::1]:8000"
+    assert command(host="0.0.0.0").address == "http://127.0.0.1:8000"
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("no IPv6 here")
+    with held_port("::1", None, "0" * 8) as port:
+        assert port
+
+
+def test_what_answers_in_place_of_a_server_that_ended_is_not_it(tmp_path: Path):
+    server = ServerProcess(["sleep", "600"], env={}, log=tmp_path / "log")
+
+    def once_it_ended() -> bool:
+        os.kill(server.pid, signal.SIGKILL)
+        while server.is_running():
+            time.sleep(0.01)
+        return True
+
+    with pytest.raises(JudgeUnavailableError, match="ended with code -9"):
+        server.start(once_it_ended, timeout_s=60)
+
+
+def test_what_answers_must_hold_the_model(python: Path, model: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(JudgeServer, "models", lambda server: {"other": "/other"})
+    with pytest.raises(JudgeUnavailableError, match="must be tiny-judge; it is other"):
+        serve_judge(model, python=python).__enter__()
 
 
 def test_another_model_other_files_or_flags_are_another_judge(tmp_path: Path):
@@ -283,7 +353,12 @@ def test_another_model_other_files_or_flags_are_another_judge(tmp_path: Path):
     found = [identity(*each) for each in settings] + [identity(str(folder), (), "v2")]
     (folder / "config.json").write_text("{ }")
     found.append(identity(str(folder), (), "v2"))
-    assert len(set(found)) == 5
+    template = tmp_path / "template.jinja"
+    for flags in (("--chat-template", str(template)), (f"--chat-template={template}",)):
+        for text in ("one", "another"):
+            template.write_text(text)
+            found.append(identity("org/judge", flags, "v2"))
+    assert len(set(found)) == 9
     assert identity(*settings[0]) == found[0]
 
 
@@ -318,7 +393,9 @@ def test_prometheus_1_is_addressed_as_it_was_trained():
 def test_the_command_serves_until_it_is_told_to_end(
     python: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    groups, port = [], free_port("127.0.0.1", None, identity(str(model), (), "v2"))
+    groups = []
+    with held_port("127.0.0.1", None, identity(str(model), (), "v2")) as port:
+        pass
 
     def watch(server: JudgeServer) -> None:
         groups.append(server.process.pid)
