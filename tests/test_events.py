@@ -94,7 +94,7 @@ def test_functions_hear_the_run_and_callbacks_of_dspys_hear_dspy():
 def test_dspy_does_not_take_functions_for_its_own_callbacks(caplog):
     compile_with([].append)
     names = {record.name for record in caplog.records if record.name.startswith("dspy.")}
-    assert names == {"dspy.teleprompt.diffusion_infill"}
+    assert names <= {"dspy.teleprompt.diffusion_infill"}
 
 
 def test_what_a_callback_raises_stops_the_run():

@@ -456,7 +456,7 @@ def test_the_cost_is_logged_before_the_first_call(student, lm, caplog):
     class Silent(ScriptedInfiller):
         name = "silent"
 
-    with caplog.at_level(logging.INFO, "dspy_diffusion_infill"):
+    with caplog.at_level(logging.INFO, "dspy.teleprompt.diffusion_infill"):
         optimizer(Silent("x")).compile(student, trainset=reviews())
     first, second = [record.getMessage() for record in caplog.records][:2]
     assert first == "This run may spend 480 metric calls."
