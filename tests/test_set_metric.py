@@ -50,7 +50,7 @@ def test_the_best_order_wins_though_its_values_are_lower():
 
 
 def test_every_candidate_is_scored_on_every_example(caplog):
-    with caplog.at_level("INFO", "dspy_diffusion_infill"):
+    with caplog.at_level("INFO", "dspy.teleprompt.diffusion_infill"):
         tuned = run()
     assert [filling["num_scored"] for filling in tuned.trial_logs[0]["candidates"]] == [12, 12, 12]
     assert tuned.detailed_results["metric_calls"] == 4 * 12
