@@ -116,7 +116,8 @@ def complaint(errors: Sequence[Any]) -> str:
         >>> complaint([{"type": "", "loc": ("body", "canvases", 0, "messages"), "msg": "Field required"}])
         'canvases.0.messages: Field required.'
     """
-    worst = max(errors, key=lambda error: len(error["loc"]))
+    # of two shapes that a field may have, the one that was meant is the one whose type is right
+    worst = max(errors, key=lambda error: (len(error["loc"]), not error["type"].endswith("_type")))
     if worst["type"] == "json_invalid":
         return f"The body must be JSON; character {worst['loc'][-1]}: {worst['ctx']['error']}."
     place = [str(step) for step in worst["loc"][1:] if isinstance(step, int) or step.isidentifier()]
