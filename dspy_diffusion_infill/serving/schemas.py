@@ -27,7 +27,7 @@ from dspy_diffusion_infill.serving.limits import (
 )
 
 Text = Annotated[str, Field(max_length=MAX_TEXT)]
-"""With a bound, pydantic reads it as UTF-8: half of a surrogate pair, which no tokenizer takes, is refused."""
+"""With a bound, pydantic reads it as UTF-8: half of a surrogate pair, which no tokenizer takes, is none."""
 Tokens = Annotated[int, Field(ge=1, le=2**17)]
 Seed = Annotated[int, Field(ge=-(10**19), le=10**19)]
 """Any of 64 bits. OpenAPI's bounds are floats: powers of two would be rounded there."""
