@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
 from dspy_diffusion_infill.prompts.canvas import (
     CacheMode,
@@ -26,7 +26,9 @@ from dspy_diffusion_infill.serving.limits import (
     MAX_TEXT,
 )
 
-Text = Annotated[str, Field(max_length=MAX_TEXT)]
+ANY_TEXT = WithJsonSchema({"type": "string"})
+"""Bounds of many characters are not in the document: who tries them out sends more than a body may have."""
+Text = Annotated[str, Field(max_length=MAX_TEXT), ANY_TEXT]
 """With a bound, pydantic reads it as UTF-8: half of a surrogate pair, which no tokenizer takes, is none."""
 Tokens = Annotated[int, Field(ge=1, le=2**17)]
 Seed = Annotated[int, Field(ge=-(10**19), le=10**19)]

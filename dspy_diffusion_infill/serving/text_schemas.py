@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, WithJsonSchema, model_validator
 
 from dspy_diffusion_infill.engine.likelihood import Estimate, Estimator
-from dspy_diffusion_infill.serving.limits import MAX_CANVASES, MAX_PARTS, MAX_SCORE_SAMPLES, MAX_TOKENIZED
+from dspy_diffusion_infill.serving.limits import (
+    MAX_CANVASES,
+    MAX_PARTS,
+    MAX_SCORE_SAMPLES,
+    MAX_TEXT,
+    MAX_TOKENIZED,
+)
 from dspy_diffusion_infill.serving.schemas import (
+    ANY_TEXT,
     Body,
     CanvasBody,
     Conversation,
@@ -19,6 +26,10 @@ from dspy_diffusion_infill.serving.schemas import (
     User,
     given,
 )
+
+SomeText = Annotated[
+    str, Field(min_length=1, max_length=MAX_TEXT), WithJsonSchema({"type": "string", "minLength": 1})
+]
 
 
 class ScoreInput(Body):
@@ -33,9 +44,9 @@ class ScoreInput(Body):
         }
     )
 
-    text: Annotated[Text, Field(min_length=1)] | None = None
+    text: SomeText | None = None
     messages: Conversation | None = None
-    response: Annotated[Text, Field(min_length=1)] | None = None
+    response: SomeText | None = None
 
     @model_validator(mode="after")
     def one_of_two(self) -> ScoreInput:
@@ -127,7 +138,9 @@ class TokenizeRequest(Body):
     )
 
     model: ModelName = None
-    text: str | None = Field(None, max_length=MAX_TOKENIZED, description="To be divided into tokens.")
+    text: Annotated[str, Field(max_length=MAX_TOKENIZED), ANY_TEXT] | None = Field(
+        None, description="To be divided into tokens."
+    )
     canvas: CanvasBody | None = Field(None, description="In place of text: to be counted.")
     context: Conversation = Field([], description="Turns that follow the canvas.")
 
