@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from dspy_diffusion_infill.prompts.canvas import Message, Remasking, Role
 from dspy_diffusion_infill.serving.limits import MAX_CANDIDATES, MAX_CANVASES, MAX_PARTS, MAX_STEPS
@@ -105,6 +105,16 @@ class ChatRequest(GenerationRequest):
     max_completion_tokens: Tokens | None = Field(None, description="The newer name of max_tokens.")
     response_format: TextFormat | None = Field(None, description="Text is the one there is.")
     logprobs: Off | None = Field(None, description="false alone.")
+
+    @model_validator(mode="after")
+    def one_size(self) -> ChatRequest:
+        newer = self.max_completion_tokens
+        if newer and self.max_tokens not in (None, newer):
+            raise ValueError(
+                f"max_tokens must be max_completion_tokens, {newer}, where both are given; "
+                f"got {self.max_tokens}"
+            )
+        return self
 
 
 class CompletionRequest(GenerationRequest):

@@ -132,13 +132,13 @@ class Routes:
                 told = events(
                     self._asking, self._writer, writing, Ticket(client), envelope, with_usage=with_usage
                 )
-                return Events(told, place.pop_all())
+                return Events(told, place.pop_all(), seconds=self._limits.seconds, metrics=self._metrics)
             answers = await self._asking.finish(
                 Ticket(client), partial(self._writer.write, writing), left(request)
             )
         choices = [
-            choice(writing.kind, index, answer.text, "stop" if answer.stopped else "length")
-            for index, answer in enumerate(answers)
+            choice(writing.kind, index, answers[task].text, "stop" if answers[task].stopped else "length")
+            for index, task in enumerate(writing.choices)
         ]
         return JSONResponse(envelope(choices, self._writer.usage(writing, answers)))
 

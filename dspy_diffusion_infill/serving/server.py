@@ -64,7 +64,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with scheduler:
             yield
-            asking.close()
+            await asking.close()
 
     app = FastAPI(
         title="Diffusion infill", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None

@@ -81,6 +81,33 @@ def test_completions_continue_texts_and_fill_what_stands_before_a_suffix(client)
     assert "".join(chunk.choices[0].text for chunk in streamed) == between.choices[0].text
 
 
+def test_equal_prompts_get_answers_of_their_own(client):
+    def ask(prompts):
+        found = client.completions.create(
+            model="embedded", prompt=prompts, max_tokens=8, temperature=5, seed=1, n=2
+        )
+        return [choice.text for choice in found.choices]
+
+    found = ask(["Rate the"] * 2)
+    assert len(set(found)) == 4
+    assert ask("Rate the") == found[:2]
+
+
+def test_choices_that_share_a_task_are_streamed_each(client):
+    body = {"threshold": None, "block_length": 4}
+    asked = {"model": "embedded", "prompt": "Rate the", "max_tokens": 12, "extra_body": body}
+    whole = client.completions.create(**asked)
+    texts = ["", "", ""]
+    for chunk in client.completions.create(**asked, n=3, stream=True):
+        texts[chunk.choices[0].index] += chunk.choices[0].text
+    assert texts == [whole.choices[0].text] * 3
+
+
+def test_answers_that_share_a_task_count_each(client):
+    with pytest.raises(openai.BadRequestError, match="max_tokens times n must be at most 65536"):
+        client.completions.create(model="embedded", prompt="Rate the", max_tokens=65, n=1024, stream=True)
+
+
 def test_models_are_listed_and_other_names_refused(client):
     assert [model.id for model in client.models.list()] == ["embedded"]
     assert client.models.retrieve("embedded").id == "embedded"

@@ -66,6 +66,11 @@ def test_of_many_mistakes_few_are_looked_at(kind, body):
         (TokenizeRequest, {"text": "x" * 2**17 + "x"}, "text: String should have at most 131072 characters"),
         (ChatRequest, chat("x" * 2**19 + "x"), "content: String should have at most 524288 characters"),
         (ChatRequest, chat("x", stop=["x"] * 17), "stop: List should have at most 16 items after"),
+        (
+            ChatRequest,
+            chat("x", max_tokens=3, max_completion_tokens=4),
+            "max_tokens must be max_completion_tokens, 4, where both are given; got 3.",
+        ),
         (CompletionRequest, {"model": "m", "prompt": []}, "prompt: List should have at least 1 item after"),
     ],
 )
