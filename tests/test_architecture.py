@@ -39,6 +39,7 @@ PURE = {
     "search.screening",
     "search.selection",
     "serving.fairness",
+    "serving.keys",
     "serving.limits",
     "serving.retrying",
     "serving.wire",

@@ -74,7 +74,7 @@ class Routes:
         get("/health", summary="Whether work is done", response_model=Health, responses=DOWN)(self.health)
         get("/metrics", summary="For Prometheus", response_class=PlainTextResponse)(self.metrics)
         get("/v1/models", summary="The served model")(self.models)
-        get("/v1/models/{name}", summary="The served model, by name", responses=OTHER)(self.model)
+        get("/v1/models/{name:path}", summary="The served model, by name", responses=OTHER)(self.model)
         post("/v1/infill", summary="Fill masks anywhere in a conversation")(self.infill)
         post("/v1/score", summary="How likely texts are to the model")(self.score)
         post("/v1/tokenize", summary="Tokens of a text, or how many a canvas has")(self.tokenize)

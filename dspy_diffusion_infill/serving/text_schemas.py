@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 from pydantic import ConfigDict, Field, WithJsonSchema, model_validator
@@ -104,7 +105,7 @@ class ScoreBody(Body):
     nelbo: float = Field(description="Of all scored tokens together, in nats.")
     standard_error: float
     num_tokens: int
-    perplexity: float = Field(description="Per scored token.")
+    perplexity: float | None = Field(description="Per scored token; null beyond the largest float.")
 
     @classmethod
     def of(cls, found: Estimate) -> ScoreBody:
@@ -112,7 +113,7 @@ class ScoreBody(Body):
             nelbo=found.nelbo,
             standard_error=found.standard_error,
             num_tokens=found.num_tokens,
-            perplexity=found.perplexity,
+            perplexity=found.perplexity if math.isfinite(found.perplexity) else None,
         )
 
 

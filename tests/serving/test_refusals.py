@@ -126,6 +126,10 @@ def test_a_path_that_is_not_there_is_told_so(client):
     assert said(client.get("/v2"), 404) == "GET /v2: Not Found."
 
 
+def test_a_name_with_slashes_is_a_name(client):
+    assert said(client.get("/v1/models/some/model"), 404) == "model must be 'tiny'; got 'some/model'."
+
+
 def test_a_body_too_large_is_refused_by_what_it_declares_and_by_what_it_is(client, small):
     assert "at most 8000 bytes" in said(client.post("/v1/infill", content=b" " * 8001, headers=JSON), 413)
     pieces = (b" " * 2000 for _ in range(5))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 from pydantic import ValidationError
 
+from dspy_diffusion_infill.engine.likelihood import Estimate
 from dspy_diffusion_infill.serving.openai import ChatRequest, CompletionRequest
 from dspy_diffusion_infill.serving.schemas import InfillRequest
 from dspy_diffusion_infill.serving.server import complaint
-from dspy_diffusion_infill.serving.text_schemas import ScoreRequest, TokenizeRequest
+from dspy_diffusion_infill.serving.text_schemas import ScoreBody, ScoreRequest, TokenizeRequest
 
 
 def infill(content, **more):
@@ -99,3 +101,10 @@ def test_the_complaint_is_about_what_was_meant(kind, body, message):
 )
 def test_half_of_a_surrogate_pair_is_no_text(kind, body):
     assert "unable to parse raw data as a unicode string" in refused(kind, json.loads(body))[0]
+
+
+def test_a_perplexity_that_no_float_holds_is_null():
+    found = Estimate(nelbo=1500.0, standard_error=1.0, num_tokens=2)
+    assert found.perplexity == math.inf
+    assert ScoreBody.of(found).perplexity is None
+    assert ScoreBody.of(Estimate(nelbo=0.0, standard_error=1.0, num_tokens=2)).perplexity == 1.0
