@@ -41,6 +41,7 @@ PURE = {
     "serving.fairness",
     "serving.keys",
     "serving.limits",
+    "serving.reading",
     "serving.retrying",
     "serving.wire",
     "trace_formats",
