@@ -59,7 +59,7 @@ class Caller:
 
     def close(self) -> None:
         """Close the connections; a later request opens new ones."""
-        for client in self._clients.values():
+        for client in list(self._clients.values()):
             client.close()
         self._clients.clear()
 

@@ -94,9 +94,9 @@ async def _not_done(request: Request, error: Any) -> JSONResponse:
 
 
 async def _http(request: Request, error: Any) -> JSONResponse:
-    answer = refusal(
-        RefusedError(error.status_code, "not_served", f"{request.method} {request.url.path}: {error.detail}.")
-    )
+    code = "invalid_request" if error.status_code == 400 else "not_served"  # 400: what is no JSON
+    message = f"{request.method} {request.url.path}: {error.detail}."
+    answer = refusal(RefusedError(error.status_code, code, message))
     answer.headers.update(error.headers or {})
     return answer
 

@@ -108,7 +108,9 @@ GOOD = b'{"canvases": [' + json.dumps(CANVAS).encode() + b"], "
     ],
 )
 def test_what_is_no_proper_json_is_told_so(client, content, message):
-    assert message in said(client.post("/v1/infill", content=content, headers=JSON), 400)
+    answer = client.post("/v1/infill", content=content, headers=JSON)
+    assert message in said(answer, 400)
+    assert answer.json()["error"]["code"] == "invalid_request"
 
 
 @pytest.mark.parametrize(
