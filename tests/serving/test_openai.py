@@ -159,6 +159,7 @@ def test_curl_gets_a_filling(url):
 
 def test_a_client_that_leaves_a_stream_frees_its_place(url):
     body = {"model": "embedded", "messages": QUESTION, "max_tokens": 400, "stream": True, "threshold": None}
+    before = left(url)
     with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=60) as answer:
         next(answer.iter_lines())
     deadline = time.monotonic() + 120
@@ -166,6 +167,13 @@ def test_a_client_that_leaves_a_stream_frees_its_place(url):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert "open_requests 0.0" in httpx.get(f"{url}/metrics", timeout=60).text
+    assert left(url) == before + 1
+
+
+def left(url):
+    """How many clients left."""
+    metrics = httpx.get(f"{url}/metrics", timeout=60).text
+    return float(metrics.partition("\ndiffusion_infill_cancelled_requests_total ")[2].partition("\n")[0])
 
 
 @pytest.mark.parametrize(("field", "value"), [("echo", 0), ("best_of", True), ("presence_penalty", False)])
