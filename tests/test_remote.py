@@ -1,12 +1,16 @@
 """The remote infiller over real HTTP, and how an infiller is found from what a user names."""
 
 import asyncio
+import copy
 import json
+import pickle
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import httpx
 import pytest
 
 from dspy_diffusion_infill.errors import (
@@ -17,7 +21,7 @@ from dspy_diffusion_infill.errors import (
     SettingsError,
 )
 from dspy_diffusion_infill.prompts.canvas import Canvas, Denoising, Infiller, Masked, Message
-from dspy_diffusion_infill.serving import client as client_module
+from dspy_diffusion_infill.serving import calling
 from dspy_diffusion_infill.serving import connect as module
 from dspy_diffusion_infill.serving.client import RemoteInfiller
 from dspy_diffusion_infill.serving.connect import connect
@@ -110,7 +114,7 @@ def server():
 def waits(monkeypatch):
     """No time passes between tries; how long it would have been."""
     found = []
-    monkeypatch.setattr(client_module.time, "sleep", found.append)
+    monkeypatch.setattr(calling.time, "sleep", found.append)
     return found
 
 
@@ -248,6 +252,7 @@ def test_many_threads_may_ask_at_once(server):
             InfillerUnavailableError,
             "500, oops",
         ),
+        ((200, {}, "[" * 100_000), InfillerUnavailableError, "/v1/infill sends no JSON"),
         ((200, {}, "<html>"), InfillerUnavailableError, "/v1/infill sends no JSON"),
         ((200, {}, "{}"), InfillerUnavailableError, "is no infiller: its answer lacks 'fillings'"),
         ((200, {}, "[]"), InfillerUnavailableError, "is no infiller: its answer lacks 'fillings'"),
@@ -264,6 +269,106 @@ def test_a_broken_answer_is_an_error_in_words(server, broken, error, message):
             remote.infill([CANVAS], num_candidates=1, seed=0)
 
 
+def test_an_answer_that_cannot_be_unpacked_is_none(server):
+    server.broken = [(200, {"Content-Encoding": "gzip"}, "not packed")]
+    with pytest.raises(
+        InfillerUnavailableError, match=r"No infiller answers at .*: Error -3 while decompress"
+    ):
+        RemoteInfiller(server.url)
+
+
+@pytest.fixture
+def remote(server):
+    with RemoteInfiller(server.url) as remote:
+        yield remote
+
+
+@pytest.mark.parametrize(
+    "texts", [[], [["x"], ["y"]], ["x"], [[]], [["a", "b"]]], ids=["none", "two", "text", "empty", "many"]
+)
+def test_texts_that_are_not_one_for_each_masked_part_are_refused_as_in_one_process(remote, texts):
+    with pytest.raises(CanvasError, match=r"texts must (be as many as canvases|hold one text for each)"):
+        remote.nll_per_token([CANVAS], texts)
+
+
+def test_half_of_a_surrogate_pair_is_refused_before_it_is_sent(remote):
+    for ask in (remote.offsets, lambda text: remote.nll_per_token([CANVAS], [[text]])):
+        with pytest.raises(CanvasError, match=r"must be UTF-8.*; got '\\ud800'"):
+            ask("x\ud800")
+
+
+def test_numbers_may_be_those_of_numpy_and_no_candidates_are_refused_as_in_one_process(server, remote):
+    np = pytest.importorskip("numpy")
+    found = remote.infill([CANVAS], num_candidates=np.int64(2), seed=np.int64(7))
+    assert found == server.infiller.infill([CANVAS], num_candidates=2, seed=7)
+    with pytest.raises(SettingsError, match="num_candidates must be at least 1; got 0"):
+        remote.infill([CANVAS], num_candidates=0, seed=0)
+
+
+def test_a_forked_process_opens_connections_of_its_own(remote, monkeypatch):
+    remote.offsets("x")
+    here = remote._caller._client()
+    monkeypatch.setattr(calling.os, "getpid", lambda: -1)
+    assert remote._caller._client() is not here
+    assert remote.offsets("Rate it.") == [(0, 4), (5, 8)]
+
+
+def test_closed_it_opens_connections_anew(remote):
+    remote.close()
+    assert remote.offsets("Rate it.") == [(0, 4), (5, 8)]
+
+
+def test_copies_share_it_and_no_file_gets_its_key(remote):
+    assert copy.deepcopy([remote])[0] is copy.copy(remote) is remote
+    with pytest.raises(TypeError, match="cannot be pickled: its key would be written"):
+        pickle.dumps(remote)
+
+
+def test_an_event_loop_that_ended_leaves_no_connection_open(remote, monkeypatch):
+    opened, real = [], httpx.AsyncClient
+    monkeypatch.setattr(httpx, "AsyncClient", lambda **how: opened.append(real(**how)) or opened[-1])
+    asyncio.run(remote.ainfill([CANVAS], num_candidates=1, seed=1))
+    assert [client.is_closed for client in opened] == [True]
+
+
+def test_a_proxy_is_not_asked_for_what_is_on_this_machine(server, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    with RemoteInfiller(server.url, api_key="sesame") as remote:
+        assert remote.context_length == 10_000
+
+
+@pytest.mark.parametrize("key", ["sekret\n", "sek ret", "", "sekret\udc80", "\tsekret"])
+def test_a_key_that_no_header_carries_is_refused_and_not_shown(server, key):
+    with pytest.raises(SettingsError, match="api_key must have printable characters") as caught:
+        RemoteInfiller(server.url, api_key=key)
+    assert "sek" not in str(caught.value)
+
+
+def test_a_key_may_have_letters_of_any_language(server):
+    RemoteInfiller(server.url, api_key="schlüssel").close()
+    assert server.keys == ["Bearer schlüssel".encode().decode("latin-1")]
+
+
+def test_a_password_in_the_url_is_not_shown():
+    with pytest.raises(InfillerUnavailableError) as caught:
+        RemoteInfiller("http://me:sekret@127.0.0.1:9")
+    assert str(caught.value).startswith("No infiller answers at http://127.0.0.1:9/v1/models: ")
+
+
+def test_what_cannot_be_is_refused_at_construction(server):
+    with pytest.raises(SettingsError, match="retries must be at least 0; got -1"):
+        RemoteInfiller(server.url, retries=-1)
+    with pytest.raises(SettingsError, match=r"url must be a text such as .*; got None"):
+        RemoteInfiller(None)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_server_that_asks_for_a_key_is_not_called_absent(server, monkeypatch):
+    monkeypatch.setenv("DIFFUSION_INFILL_URL", server.url)
+    server.broken = [(401, {}, '{"error": {"message": "no key"}}')]
+    with pytest.raises(InfillerUnavailableError, match="/v1/models: 401, no key"):
+        connect(None, Denoising())
+
+
 def test_a_server_without_a_model_is_no_infiller(server):
     server.broken = [(200, {}, '{"data": []}')]
     with pytest.raises(InfillerUnavailableError, match="is no infiller: its answer lacks 'fingerprint'"):
@@ -278,9 +383,11 @@ def test_settings_that_are_not_set_are_not_sent():
     assert canvas_to_json(BARE) == {"messages": [{"role": "system", "content": [{"mask": [2, 5]}]}]}
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://127.0.0.1:99999", "http://"])
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://127.0.0.1:99999", "http://", "http://[::1"])
 def test_an_unreachable_url_is_refused_at_construction(url):
-    with pytest.raises(InfillerUnavailableError, match=f"No infiller answers at {url.rstrip('/')}"):
+    with pytest.raises(
+        InfillerUnavailableError, match=re.escape(f"No infiller answers at {url.rstrip('/')}")
+    ):
         RemoteInfiller(url)
 
 

@@ -63,8 +63,12 @@ class Answer:
 
 
 def read_answer(vocabulary: Vocabulary, ids: Sequence[int], stops: Sequence[str]) -> Answer:
-    """Read an answer up to its first stop token, or to a text that the caller wants it to stop at."""
+    """Read an answer up to its first stop token, or to a text that the caller wants it to stop at.
+
+    Of several such texts the one that ends first counts, as it does while the answer is still written.
+    """
     end = next((at for at, token in enumerate(ids) if token in vocabulary.stop_ids), len(ids))
     text = vocabulary.decode(ids[:end])
-    kept = min((text.find(stop) for stop in stops if stop in text), default=len(text))
+    found = [(at + len(stop), at) for stop in stops if (at := text.find(stop)) >= 0]
+    kept = min(found)[1] if found else len(text)
     return Answer(text[:kept], end < len(ids) or kept < len(text), min(end + 1, len(ids)))

@@ -15,7 +15,7 @@ from dspy_diffusion_infill.engine.model import TextModel
 from dspy_diffusion_infill.engine.reverse import Decoding, Filled
 from dspy_diffusion_infill.engine.vocabulary import Layout, check_length
 from dspy_diffusion_infill.errors import CanvasError
-from dspy_diffusion_infill.prompts.canvas import Canvas, Denoising, Filling
+from dspy_diffusion_infill.prompts.canvas import Canvas, Denoising, Filling, check_texts
 
 
 class DiffusionInfiller:
@@ -90,8 +90,7 @@ class DiffusionInfiller:
             CanvasError: If a canvas with its texts is longer than the model's context, or there are not as
                 many texts as masked parts.
         """
-        if len(canvases) != len(texts):
-            raise CanvasError(f"texts must be as many as canvases, {len(canvases)}; got {len(texts)}.")
+        check_texts(canvases, texts)
         targets = [self.target(canvas, each) for canvas, each in zip(canvases, texts, strict=True)]
         return masked_nll(self.model, targets)
 
@@ -101,10 +100,7 @@ class DiffusionInfiller:
         Raises:
             CanvasError: If there is not one text for each masked part, or there is no token in them.
         """
-        if isinstance(texts, str) or len(texts) != canvas.num_masked_parts:
-            raise CanvasError(
-                f"texts must hold one text for each masked part, {canvas.num_masked_parts}; got {texts!r}."
-            )
+        check_texts([canvas], [texts])
         written = [self.model.vocabulary.encode(text) for text in texts]
         if not any(written):
             raise CanvasError(f"texts must hold something to score; got {texts!r}.")

@@ -47,8 +47,11 @@ class Estimate:
 
     @property
     def perplexity(self) -> float:
-        """Per scored token: exp(nelbo / num_tokens)."""
-        return math.exp(self.nelbo / self.num_tokens)
+        """Per scored token: exp(nelbo / num_tokens); infinite beyond the largest float."""
+        try:
+            return math.exp(self.nelbo / self.num_tokens)
+        except OverflowError:
+            return math.inf
 
 
 @dataclass(frozen=True, slots=True)

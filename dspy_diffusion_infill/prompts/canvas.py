@@ -77,6 +77,23 @@ class Canvas:
         return sum(isinstance(part, Masked) for message in self.messages for part in message.parts)
 
 
+def check_texts(canvases: Sequence[Canvas], texts: Sequence[Sequence[str]]) -> None:
+    """Refuse texts that are not one for each masked part of each canvas.
+
+    Raises:
+        CanvasError: If they are not.
+    """
+    if len(canvases) != len(texts):
+        raise CanvasError(f"texts must be as many as canvases, {len(canvases)}; got {len(texts)}.")
+    for canvas, each in zip(canvases, texts, strict=True):
+        given = [] if isinstance(each, str) else list(each)
+        if len(given) != canvas.num_masked_parts:
+            raise CanvasError(
+                f"texts must hold one text for each masked part, {canvas.num_masked_parts}; "
+                f"got {given or each!r}."
+            )
+
+
 @dataclass(frozen=True, slots=True)
 class Filling:
     """One way to fill a canvas."""

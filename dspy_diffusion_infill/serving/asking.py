@@ -32,10 +32,13 @@ class Asking:
     def __init__(self, desk: Desk, limits: Limits, metrics: Metrics) -> None:
         self.desk, self._limits, self._metrics = desk, limits, metrics
         self._pool = ThreadPoolExecutor(limits.requests, thread_name_prefix="diffusion-infill-request")
+        self._under_way: set[Ticket] = set()
 
-    def close(self) -> None:
-        """Wait for what is under way, and end the threads."""
-        self._pool.shutdown()
+    async def close(self) -> None:
+        """Give up what is still under way, and end the threads."""
+        for ticket in self._under_way:
+            ticket.cancel()
+        await asyncio.to_thread(self._pool.shutdown)
 
     async def answer(self, request: Request, client: str, work: Callable[[Ticket], Result]) -> Result:
         """Do the work for a client, in a place of its own.
@@ -49,7 +52,12 @@ class Asking:
     async def finish(
         self, ticket: Ticket, work: Callable[[Ticket], Result], left: asyncio.Future[None] | None = None
     ) -> Result:
-        """Do the work, unless the client leaves first; the place is free only when the work is over."""
+        """Do the work, unless the client leaves first; the place is free only when the work is over.
+
+        Raises:
+            RefusedError: If it takes too long, or the server stops and cancels what it still has.
+        """
+        self._under_way.add(ticket)
         started, future = time.monotonic(), self.start(ticket, work)
         try:
             waited = {future} if left is None else {future, left}
@@ -58,8 +66,11 @@ class Asking:
                 raise self._gave_up(left)
             self.desk.took(time.monotonic() - started)
             return future.result()
+        except asyncio.CancelledError:
+            raise RefusedError(503, "stopping", "The server is stopping; ask again later.", 5) from None
         finally:
             ticket.cancel()
+            self._under_way.discard(ticket)
             if left is not None:
                 left.cancel()
             with suppress(asyncio.CancelledError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import signal
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dspy_diffusion_infill.errors import MissingExtraError, SettingsError
+from dspy_diffusion_infill.serving.keys import check_key
 from dspy_diffusion_infill.serving.limits import LOOPBACK
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ def serve(
 ) -> None:
     """Serve a diffusion LM: infilling, scores, and OpenAI's API."""
     keys = _checked(api_key or [], host)
+    if not math.isfinite(max_seconds):
+        raise SettingsError(f"--max-seconds must be finite; got {max_seconds}.")
     _need_serving()
     from dspy_diffusion_infill.engine.model import load
     from dspy_diffusion_infill.serving.limits import Limits
@@ -59,6 +63,8 @@ def serve(
 def _checked(keys: list[str], host: str) -> list[str]:
     if any(not key.strip() for key in keys):
         raise SettingsError("--api-key must not be empty; leave it out to ask for no key.")
+    for key in keys:
+        check_key("--api-key", key)
     if host not in LOOPBACK and not keys:
         raise SettingsError(
             f"host must be one of {', '.join(LOOPBACK)} without --api-key; got {host}. "

@@ -7,8 +7,11 @@ import importlib.util
 import os
 from dataclasses import replace
 
+import httpx
+
 from dspy_diffusion_infill.errors import InfillerUnavailableError, MissingExtraError, SettingsError
 from dspy_diffusion_infill.prompts.canvas import Denoising, Infiller
+from dspy_diffusion_infill.serving.calling import shown
 from dspy_diffusion_infill.serving.client import RemoteInfiller
 
 URL_VARIABLE = "DIFFUSION_INFILL_URL"
@@ -62,10 +65,12 @@ def _served(denoising: Denoising) -> Infiller:
     try:
         return _remote(url, denoising)
     except InfillerUnavailableError as error:
+        if not isinstance(error.__cause__, httpx.TransportError):  # something answers, and was told what
+            raise
         raise InfillerUnavailableError(
-            f"No served model answers at {url}. Serve one (diffusion-infill serve --model MODEL) and set "
-            f"{URL_VARIABLE} if it is elsewhere; or load one here with infiller='path or hub id'; or try the "
-            "embedded toy model with infiller='embedded'."
+            f"No served model answers at {shown(url)}. Serve one (diffusion-infill serve --model MODEL) and "
+            f"set {URL_VARIABLE} if it is elsewhere; or load one here with infiller='path or hub id'; or try "
+            "the embedded toy model with infiller='embedded'."
         ) from error
 
 

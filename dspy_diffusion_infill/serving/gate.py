@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import hmac
 from collections.abc import Sequence
+from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dspy_diffusion_infill.errors import RefusedError
+from dspy_diffusion_infill.errors import InfillError, RefusedError
 from dspy_diffusion_infill.serving.limits import LOOPBACK, Limits
 
 OPEN_PATHS = ("/health",)
@@ -102,9 +103,14 @@ def refusal(error: RefusedError) -> JSONResponse:
         headers["www-authenticate"] = "Bearer"
     if error.status in (408, 413):
         headers["connection"] = "close"  # what is left of the body is not read
-    kind = "server_error" if error.status >= 500 else "invalid_request_error"
-    body = {"error": {"message": str(error), "type": kind, "code": error.code, "param": None}}
-    return JSONResponse(body, error.status, headers)
+    return JSONResponse(error_body(error), error.status, headers)
+
+
+def error_body(error: InfillError) -> dict[str, Any]:
+    """What went wrong, in OpenAI's shape; what the server did not refuse itself is wrong with the request."""
+    status, code = (error.status, error.code) if isinstance(error, RefusedError) else (400, "invalid_request")
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    return {"error": {"message": str(error), "type": kind, "code": code, "param": None}}
 
 
 def _host(header: str) -> str:

@@ -14,6 +14,10 @@ MAX_STEPS = 4096
 """Denoising steps; more than there are masks do nothing."""
 MAX_PARTS = 1024
 """Parts of one message, messages of one conversation."""
+MAX_TEXT = 2**19
+"""Characters of any text. A tokenizer keeps all of the process waiting until it is through, here a second."""
+MAX_TOKENIZED = 2**17
+"""Characters of a text to be divided: the answer has some twenty bytes for each token."""
 MAX_SCORE_SAMPLES = 256
 """Draws of a likelihood estimate."""
 

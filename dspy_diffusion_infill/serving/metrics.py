@@ -79,6 +79,9 @@ class Counted:
 
         try:
             await self._app(scope, receive, watch)
+        except Exception:
+            status = "500" if status == "none" else status  # what is answered farther outside
+            raise
         finally:
             # the route that matched: a path that none did is the client's own word, and there are many
             route = getattr(scope.get("route"), "path", "other")

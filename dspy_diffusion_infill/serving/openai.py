@@ -7,11 +7,11 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from dspy_diffusion_infill.prompts.canvas import Message, Remasking, Role
 from dspy_diffusion_infill.serving.limits import MAX_CANDIDATES, MAX_CANVASES, MAX_PARTS, MAX_STEPS
-from dspy_diffusion_infill.serving.schemas import Body, Seed, Tokens, Usage, User
+from dspy_diffusion_infill.serving.schemas import Body, Seed, Text, Tokens, Usage, User
 
 ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
@@ -34,15 +34,15 @@ class TextPart(Body):
     """A piece of a turn."""
 
     type: Literal["text"]
-    text: str
+    text: Text
 
 
 class Turn(Body):
     """One message; a model that reads text only takes no images, calls or tools."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
-    name: str | None = None
+    content: Text | Annotated[list[TextPart], Field(max_length=MAX_PARTS, fail_fast=True)]
+    name: Text | None = None
 
     def read(self) -> Message:
         parts = [self.content] if isinstance(self.content, str) else [part.text for part in self.content]
@@ -64,13 +64,13 @@ class TextFormat(Body):
 class GenerationRequest(Body):
     """What chat and text completions share. Fields that would change nothing may be given, as they are."""
 
-    model: str = Field(description="The served model's name.")
+    model: Text = Field(description="The served model's name.")
     max_tokens: Tokens | None = Field(None, description="Mask tokens an answer starts from; null: 128.")
     temperature: float | None = Field(None, ge=0, le=10, description="null: 0, the likeliest tokens.")
     top_p: float | None = Field(None, gt=0, le=1, description="Only the likeliest tokens that sum to this.")
     top_k: int | None = Field(None, ge=-1, le=2**20, description="-1 or 0: no bound.")
     n: int | None = Field(None, ge=1, le=MAX_CANDIDATES, description="Answers to each prompt; null: 1.")
-    stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = Field(
+    stop: Stop | Annotated[list[Stop], Field(max_length=16, fail_fast=True)] | None = Field(
         None, description="Texts that end an answer; they are left out of it."
     )
     seed: Seed | None = Field(None, description="null: another one each time.")
@@ -99,12 +99,22 @@ class ChatRequest(GenerationRequest):
         }
     )
 
-    messages: Annotated[list[Turn], Field(min_length=1, max_length=MAX_PARTS)] = Field(
+    messages: Annotated[list[Turn], Field(min_length=1, max_length=MAX_PARTS, fail_fast=True)] = Field(
         description="The conversation that the answer follows."
     )
     max_completion_tokens: Tokens | None = Field(None, description="The newer name of max_tokens.")
     response_format: TextFormat | None = Field(None, description="Text is the one there is.")
     logprobs: Off | None = Field(None, description="false alone.")
+
+    @model_validator(mode="after")
+    def one_size(self) -> ChatRequest:
+        newer = self.max_completion_tokens
+        if newer and self.max_tokens not in (None, newer):
+            raise ValueError(
+                f"max_tokens must be max_completion_tokens, {newer}, where both are given; "
+                f"got {self.max_tokens}"
+            )
+        return self
 
 
 class CompletionRequest(GenerationRequest):
@@ -116,10 +126,10 @@ class CompletionRequest(GenerationRequest):
         }
     )
 
-    prompt: str | Annotated[list[str], Field(min_length=1, max_length=MAX_CANVASES)] = Field(
-        description="Text in front of the answer, or several."
+    prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_CANVASES, fail_fast=True)] = (
+        Field(description="Text in front of the answer, or several.")
     )
-    suffix: str | None = Field(None, description="Text behind the answer: the masks lie between.")
+    suffix: Text | None = Field(None, description="Text behind the answer: the masks lie between.")
     echo: Off | None = Field(None, description="false alone.")
     best_of: One | None = Field(None, description="1 alone.")
     logprobs: None = Field(None, description="null alone.")

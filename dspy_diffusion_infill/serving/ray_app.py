@@ -33,7 +33,7 @@ class Settings(BaseModel):
         2
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     model: str = "embedded"
     name: str | None = None
@@ -101,8 +101,9 @@ def read_settings(arguments: Mapping[str, Any]) -> Settings:
         settings = Settings.model_validate(dict(arguments))
     except ValidationError as error:
         first = error.errors()[0]
-        name, got = ".".join(map(str, first["loc"])), first["input"]
-        raise SettingsError(f"{name}: {first['msg']}; got {got!r}. See docs/serving.md.") from error
+        name = ".".join(map(str, first["loc"]))
+        got = f"; got {first['input']!r}" if name in Settings.model_fields else ""  # else it may be a key
+        raise SettingsError(f"{name}: {first['msg']}{got}. See docs/serving.md.") from None
     if settings.max_replicas is not None and settings.max_replicas < settings.replicas:
         raise SettingsError(
             f"max_replicas must be at least replicas, {settings.replicas}; got {settings.max_replicas}."

@@ -74,7 +74,7 @@ class Routes:
         get("/health", summary="Whether work is done", response_model=Health, responses=DOWN)(self.health)
         get("/metrics", summary="For Prometheus", response_class=PlainTextResponse)(self.metrics)
         get("/v1/models", summary="The served model")(self.models)
-        get("/v1/models/{name}", summary="The served model, by name", responses=OTHER)(self.model)
+        get("/v1/models/{name:path}", summary="The served model, by name", responses=OTHER)(self.model)
         post("/v1/infill", summary="Fill masks anywhere in a conversation")(self.infill)
         post("/v1/score", summary="How likely texts are to the model")(self.score)
         post("/v1/tokenize", summary="Tokens of a text, or how many a canvas has")(self.tokenize)
@@ -132,13 +132,13 @@ class Routes:
                 told = events(
                     self._asking, self._writer, writing, Ticket(client), envelope, with_usage=with_usage
                 )
-                return Events(told, place.pop_all())
+                return Events(told, place.pop_all(), seconds=self._limits.seconds, metrics=self._metrics)
             answers = await self._asking.finish(
                 Ticket(client), partial(self._writer.write, writing), left(request)
             )
         choices = [
-            choice(writing.kind, index, answer.text, "stop" if answer.stopped else "length")
-            for index, answer in enumerate(answers)
+            choice(writing.kind, index, answers[task].text, "stop" if answers[task].stopped else "length")
+            for index, task in enumerate(writing.choices)
         ]
         return JSONResponse(envelope(choices, self._writer.usage(writing, answers)))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
 from dspy_diffusion_infill.prompts.canvas import (
     CacheMode,
@@ -23,12 +23,17 @@ from dspy_diffusion_infill.serving.limits import (
     MAX_CANVASES,
     MAX_PARTS,
     MAX_STEPS,
+    MAX_TEXT,
 )
 
+ANY_TEXT = WithJsonSchema({"type": "string"})
+"""Bounds of many characters are not in the document: who tries them out sends more than a body may have."""
+Text = Annotated[str, Field(max_length=MAX_TEXT), ANY_TEXT]
+"""With a bound, pydantic reads it as UTF-8: half of a surrogate pair, which no tokenizer takes, is none."""
 Tokens = Annotated[int, Field(ge=1, le=2**17)]
 Seed = Annotated[int, Field(ge=-(10**19), le=10**19)]
 """Any of 64 bits. OpenAPI's bounds are floats: powers of two would be rounded there."""
-ModelName = Annotated[str | None, Field(description="The served model's name; may be left out.")]
+ModelName = Annotated[Text | None, Field(description="The served model's name; may be left out.")]
 User = Annotated[str | None, Field(max_length=256, description="Turns are taken between users of one key.")]
 
 
@@ -39,15 +44,28 @@ def given(*names: str, without: Sequence[str] = ()) -> dict[str, Any]:
 
 
 class Body(BaseModel):
-    """What is not named is refused, and numbers are numbers: no NaN, no "8"."""
+    """What is not named is refused, and numbers are numbers: no NaN, no "8".
+
+    Complaints are made on the event loop, and a body has room for a million of them. So every list stops at
+    its first (`fail_fast`), and of too many fields one that is not known is kept, to be complained of.
+    """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_fields(cls, given: Any) -> Any:
+        known = cls.model_fields
+        if not isinstance(given, dict) or len(given) <= len(known):
+            return given
+        unknown = next(name for name in given if name not in known)
+        return {name: given[name] for name in (*known, unknown) if name in given}
 
 
 class MaskPart(Body):
     """Mask tokens, to be filled with text."""
 
-    mask: Tokens | Annotated[list[Tokens], Field(min_length=2, max_length=2)] = Field(
+    mask: Tokens | Annotated[list[Tokens], Field(min_length=2, max_length=2, fail_fast=True)] = Field(
         description="How many; or [least, most]: as many as the model is surest of.", examples=[8, [4, 12]]
     )
 
@@ -59,7 +77,7 @@ class TextMessage(Body):
     """A turn without masks."""
 
     role: Role
-    content: str
+    content: Text
 
     def read(self) -> Message:
         return Message.text(self.role, self.content)
@@ -69,14 +87,16 @@ class MaskedMessage(Body):
     """A turn of text and masks."""
 
     role: Role
-    content: str | Annotated[list[str | MaskPart], Field(min_length=1, max_length=MAX_PARTS)]
+    content: (
+        Text | Annotated[list[Text | MaskPart], Field(min_length=1, max_length=MAX_PARTS, fail_fast=True)]
+    )
 
     def read(self) -> Message:
         parts = [self.content] if isinstance(self.content, str) else self.content
         return Message(self.role, tuple(part if isinstance(part, str) else part.read() for part in parts))
 
 
-Conversation = Annotated[list[TextMessage], Field(max_length=MAX_PARTS)]
+Conversation = Annotated[list[TextMessage], Field(max_length=MAX_PARTS, fail_fast=True)]
 
 
 HAS_MASK: dict[str, Any] = {"properties": {"content": {"type": "array", "contains": {"type": "object"}}}}
@@ -86,8 +106,8 @@ HAS_MASK: dict[str, Any] = {"properties": {"content": {"type": "array", "contain
 class CanvasBody(Body):
     """A conversation with at least one masked part."""
 
-    messages: Annotated[list[MaskedMessage], Field(min_length=1, max_length=MAX_PARTS)] = Field(
-        json_schema_extra={"contains": HAS_MASK}
+    messages: Annotated[list[MaskedMessage], Field(min_length=1, max_length=MAX_PARTS, fail_fast=True)] = (
+        Field(json_schema_extra={"contains": HAS_MASK})
     )
 
     def read(self, context: list[TextMessage]) -> Canvas:
@@ -119,8 +139,8 @@ class InfillRequest(Body):
     )
 
     model: ModelName = None
-    canvases: Annotated[list[CanvasBody], Field(min_length=1, max_length=MAX_CANVASES)] = Field(
-        description="Conversations, each with text and masks."
+    canvases: Annotated[list[CanvasBody], Field(min_length=1, max_length=MAX_CANVASES, fail_fast=True)] = (
+        Field(description="Conversations, each with text and masks.")
     )
     context: Conversation = Field([], description="Turns that follow every canvas: few-shot examples.")
     n: int = Field(1, ge=1, le=MAX_CANDIDATES, description="Fillings of each canvas.")

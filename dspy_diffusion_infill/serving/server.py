@@ -64,7 +64,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with scheduler:
             yield
-            asking.close()
+            await asking.close()
 
     app = FastAPI(
         title="Diffusion infill", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
@@ -94,9 +94,9 @@ async def _not_done(request: Request, error: Any) -> JSONResponse:
 
 
 async def _http(request: Request, error: Any) -> JSONResponse:
-    answer = refusal(
-        RefusedError(error.status_code, "not_served", f"{request.method} {request.url.path}: {error.detail}.")
-    )
+    code = "invalid_request" if error.status_code == 400 else "not_served"  # 400: what is no JSON
+    message = f"{request.method} {request.url.path}: {error.detail}."
+    answer = refusal(RefusedError(error.status_code, code, message))
     answer.headers.update(error.headers or {})
     return answer
 
@@ -116,7 +116,8 @@ def complaint(errors: Sequence[Any]) -> str:
         >>> complaint([{"type": "", "loc": ("body", "canvases", 0, "messages"), "msg": "Field required"}])
         'canvases.0.messages: Field required.'
     """
-    worst = max(errors, key=lambda error: len(error["loc"]))
+    # of two shapes that a field may have, the one that was meant is the one whose type is right
+    worst = max(errors, key=lambda error: (len(error["loc"]), not error["type"].endswith("_type")))
     if worst["type"] == "json_invalid":
         return f"The body must be JSON; character {worst['loc'][-1]}: {worst['ctx']['error']}."
     place = [str(step) for step in worst["loc"][1:] if isinstance(step, int) or step.isidentifier()]

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, WithJsonSchema, model_validator
 
 from dspy_diffusion_infill.engine.likelihood import Estimate, Estimator
-from dspy_diffusion_infill.serving.limits import MAX_CANVASES, MAX_PARTS, MAX_SCORE_SAMPLES
+from dspy_diffusion_infill.serving.limits import (
+    MAX_CANVASES,
+    MAX_PARTS,
+    MAX_SCORE_SAMPLES,
+    MAX_TEXT,
+    MAX_TOKENIZED,
+)
 from dspy_diffusion_infill.serving.schemas import (
+    ANY_TEXT,
     Body,
     CanvasBody,
     Conversation,
     ModelName,
     Seed,
+    Text,
     Usage,
     User,
     given,
 )
+
+SomeText = Annotated[
+    str, Field(min_length=1, max_length=MAX_TEXT), WithJsonSchema({"type": "string", "minLength": 1})
+]
 
 
 class ScoreInput(Body):
@@ -32,9 +45,9 @@ class ScoreInput(Body):
         }
     )
 
-    text: Annotated[str, Field(min_length=1)] | None = None
+    text: SomeText | None = None
     messages: Conversation | None = None
-    response: Annotated[str, Field(min_length=1)] | None = None
+    response: SomeText | None = None
 
     @model_validator(mode="after")
     def one_of_two(self) -> ScoreInput:
@@ -48,7 +61,7 @@ class ScoreInput(Body):
 class FilledCanvas(CanvasBody):
     """A canvas, and a text for each of its masked parts."""
 
-    texts: Annotated[list[str], Field(min_length=1, max_length=MAX_PARTS)] = Field(
+    texts: Annotated[list[Text], Field(min_length=1, max_length=MAX_PARTS, fail_fast=True)] = Field(
         description="In reading order; their own tokens count, not the masks."
     )
 
@@ -67,12 +80,12 @@ class ScoreRequest(Body):
     )
 
     model: ModelName = None
-    inputs: Annotated[list[ScoreInput], Field(min_length=1, max_length=MAX_CANVASES)] | None = Field(
-        None, description="Texts, or responses to conversations."
-    )
-    canvases: Annotated[list[FilledCanvas], Field(min_length=1, max_length=MAX_CANVASES)] | None = Field(
-        None, description="In place of inputs: with the texts of their masked parts."
-    )
+    inputs: (
+        Annotated[list[ScoreInput], Field(min_length=1, max_length=MAX_CANVASES, fail_fast=True)] | None
+    ) = Field(None, description="Texts, or responses to conversations.")
+    canvases: (
+        Annotated[list[FilledCanvas], Field(min_length=1, max_length=MAX_CANVASES, fail_fast=True)] | None
+    ) = Field(None, description="In place of inputs: with the texts of their masked parts.")
     context: Conversation = Field([], description="Turns that follow every canvas.")
     num_samples: int = Field(32, ge=2, le=MAX_SCORE_SAMPLES, description="Draws of the estimate.")
     estimator: Estimator = Field("exact_count", description="How draws are made; exact_count varies least.")
@@ -92,7 +105,7 @@ class ScoreBody(Body):
     nelbo: float = Field(description="Of all scored tokens together, in nats.")
     standard_error: float
     num_tokens: int
-    perplexity: float = Field(description="Per scored token.")
+    perplexity: float | None = Field(description="Per scored token; null beyond the largest float.")
 
     @classmethod
     def of(cls, found: Estimate) -> ScoreBody:
@@ -100,7 +113,7 @@ class ScoreBody(Body):
             nelbo=found.nelbo,
             standard_error=found.standard_error,
             num_tokens=found.num_tokens,
-            perplexity=found.perplexity,
+            perplexity=found.perplexity if math.isfinite(found.perplexity) else None,
         )
 
 
@@ -126,7 +139,9 @@ class TokenizeRequest(Body):
     )
 
     model: ModelName = None
-    text: str | None = Field(None, description="To be divided into tokens.")
+    text: Annotated[str, Field(max_length=MAX_TOKENIZED), ANY_TEXT] | None = Field(
+        None, description="To be divided into tokens."
+    )
     canvas: CanvasBody | None = Field(None, description="In place of text: to be counted.")
     context: Conversation = Field([], description="Turns that follow the canvas.")
 

@@ -12,7 +12,8 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any, TypeVar
 
-from dspy_diffusion_infill.prompts.canvas import Canvas, Denoising, Filling, Masked, Message
+from dspy_diffusion_infill.errors import CanvasError
+from dspy_diffusion_infill.prompts.canvas import Canvas, Denoising, Masked, Message
 
 Part = tuple[list[int], dict[str, Any]]
 """The canvases that go into one request, by index, and the request's `canvases` and `context`."""
@@ -46,18 +47,18 @@ def denoising_to_json(denoising: Denoising) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if value is not None}
 
 
-def filling_from_json(filling: Mapping[str, Any]) -> Filling:
-    """Read a filling.
+def to_bytes(body: Mapping[str, Any]) -> bytes:
+    """Write a body.
 
     Raises:
-        KeyError, TypeError, ValueError: If it is none.
+        CanvasError: If a text cannot be written as UTF-8.
     """
-    return Filling(
-        tuple(filling["texts"]),
-        float(filling["log_likelihood"]),
-        int(filling["num_passes"]),
-        tuple(map(tuple, filling["confidences"])),
-    )
+    try:
+        return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError as error:
+        raise CanvasError(
+            f"A text must be UTF-8, without half of a surrogate pair; got {error.object[error.start]!r}."
+        ) from None
 
 
 def requests_for(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
 
 from dspy_diffusion_infill.engine.denoise import row_seed
 from dspy_diffusion_infill.engine.generation import Answer, Generation, read_answer
@@ -37,6 +39,10 @@ class Writing:
     decoding: Decoding
     stops: Sequence[str]
     num_prompt_tokens: int
+
+    def choices_of(self, task: int) -> list[int]:
+        """The choices that share a task."""
+        return [index for index, one in enumerate(self.choices) if one == task]
 
 
 class Writer:
@@ -79,17 +85,18 @@ class Writer:
         return self._plan("text_completion", request, layouts, may_stop=not after)
 
     def write(self, writing: Writing, ticket: Ticket) -> list[Answer]:
-        """Write the answers: one for each choice."""
+        """Write the answers: one for each task."""
         filled = self._scheduler.run(ticket, writing.tasks, writing.decoding)
-        return [self._read(writing, task, filled[task]) for task in writing.choices]
+        return list(map(partial(self._read, writing.stops), writing.spans, filled))
 
     def growing(self, writing: Writing) -> list[Growing]:
-        """For each choice, its text as it grows."""
-        return [Growing(self._vocabulary, writing.stops) for _ in writing.choices]
+        """For each task, its text as it grows."""
+        return [Growing(self._vocabulary, writing.stops) for _ in writing.tasks]
 
     def usage(self, writing: Writing, answers: Sequence[Answer]) -> Usage:
-        """Tokens read and written."""
-        return self._service.used(writing.num_prompt_tokens, sum(answer.num_tokens for answer in answers))
+        """Tokens read and written, those of every choice."""
+        num_written = sum(answers[task].num_tokens for task in writing.choices)
+        return self._service.used(writing.num_prompt_tokens, num_written)
 
     def _size(self, num_given: int, asked: int | None) -> int:
         """Mask tokens of an answer."""
@@ -112,12 +119,15 @@ class Writer:
         copies = n if random else 1
         seed = secrets.randbits(63) if request.seed is None else request.seed
         num_masks = sum(len(layout.masked[-1]) for layout in layouts)
-        if copies * num_masks > self._limits.new_tokens:
+        if n * num_masks > self._limits.new_tokens:  # also of choices that share a task: each is sent
             message = f"max_tokens times n must be at most {self._limits.new_tokens} in one request."
             raise RefusedError(400, "too_many_tokens", message)
         return Writing(
             kind,
-            [Task(lay.ids, row_seed(seed, lay.ids, index)) for lay in layouts for index in range(copies)],
+            [
+                Task(layout.ids, row_seed(seed, layout.ids, number))  # of equal prompts, too, no two alike
+                for number, (layout, _) in enumerate(product(layouts, range(copies)))
+            ],
             [lay.masked[-1] for lay in layouts for _ in range(copies)],
             [number * copies + index % copies for number in range(len(layouts)) for index in range(n)],
             decoding,
@@ -137,6 +147,5 @@ class Writer:
         top_k = request.top_k if (request.top_k or 0) > 0 else None
         return replace(found, denoising=replace(found.denoising, top_p=request.top_p, top_k=top_k))
 
-    def _read(self, writing: Writing, task: int, filled: Filled) -> Answer:
-        span = writing.spans[task]
-        return read_answer(self._vocabulary, filled.ids[span.start : span.stop], writing.stops)
+    def _read(self, stops: Sequence[str], span: range, filled: Filled) -> Answer:
+        return read_answer(self._vocabulary, filled.ids[span.start : span.stop], stops)

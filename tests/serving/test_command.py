@@ -35,6 +35,19 @@ def test_an_empty_key_is_no_key():
     assert "--api-key must not be empty" in str(found.exception)
 
 
+@pytest.mark.parametrize("key", [" sesame", "sesame\n", "sesa me"])
+def test_a_key_that_could_never_match_is_refused_and_not_shown(key):
+    found = CliRunner().invoke(cli.app, ["serve", "--model", "embedded", "--api-key", key])
+    assert str(found.exception).startswith("--api-key must have printable characters and no blanks")
+    assert "sesa" not in str(found.exception)
+
+
+@pytest.mark.parametrize("seconds", ["inf"])
+def test_an_answer_may_not_take_for_ever(seconds):
+    found = CliRunner().invoke(cli.app, ["serve", "--model", "embedded", "--max-seconds", seconds])
+    assert str(found.exception) == f"--max-seconds must be finite; got {seconds}."
+
+
 def started(*options):
     """A serving process, and its URL."""
     command = [

@@ -81,6 +81,33 @@ def test_completions_continue_texts_and_fill_what_stands_before_a_suffix(client)
     assert "".join(chunk.choices[0].text for chunk in streamed) == between.choices[0].text
 
 
+def test_equal_prompts_get_answers_of_their_own(client):
+    def ask(prompts):
+        found = client.completions.create(
+            model="embedded", prompt=prompts, max_tokens=8, temperature=5, seed=1, n=2
+        )
+        return [choice.text for choice in found.choices]
+
+    found = ask(["Rate the"] * 2)
+    assert len(set(found)) == 4
+    assert ask("Rate the") == found[:2]
+
+
+def test_choices_that_share_a_task_are_streamed_each(client):
+    body = {"threshold": None, "block_length": 4}
+    asked = {"model": "embedded", "prompt": "Rate the", "max_tokens": 12, "extra_body": body}
+    whole = client.completions.create(**asked)
+    texts = ["", "", ""]
+    for chunk in client.completions.create(**asked, n=3, stream=True):
+        texts[chunk.choices[0].index] += chunk.choices[0].text
+    assert texts == [whole.choices[0].text] * 3
+
+
+def test_answers_that_share_a_task_count_each(client):
+    with pytest.raises(openai.BadRequestError, match="max_tokens times n must be at most 65536"):
+        client.completions.create(model="embedded", prompt="Rate the", max_tokens=65, n=1024, stream=True)
+
+
 def test_models_are_listed_and_other_names_refused(client):
     assert [model.id for model in client.models.list()] == ["embedded"]
     assert client.models.retrieve("embedded").id == "embedded"
@@ -132,6 +159,7 @@ def test_curl_gets_a_filling(url):
 
 def test_a_client_that_leaves_a_stream_frees_its_place(url):
     body = {"model": "embedded", "messages": QUESTION, "max_tokens": 400, "stream": True, "threshold": None}
+    before = left(url)
     with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=60) as answer:
         next(answer.iter_lines())
     deadline = time.monotonic() + 120
@@ -139,6 +167,13 @@ def test_a_client_that_leaves_a_stream_frees_its_place(url):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert "open_requests 0.0" in httpx.get(f"{url}/metrics", timeout=60).text
+    assert left(url) == before + 1
+
+
+def left(url):
+    """How many clients left."""
+    metrics = httpx.get(f"{url}/metrics", timeout=60).text
+    return float(metrics.partition("\ndiffusion_infill_cancelled_requests_total ")[2].partition("\n")[0])
 
 
 @pytest.mark.parametrize(("field", "value"), [("echo", 0), ("best_of", True), ("presence_penalty", False)])

@@ -23,7 +23,9 @@ def test_arguments_of_a_command_line_are_read():
     ("arguments", "message"),
     [
         ({"replicas": "0"}, "replicas: Input should be greater than or equal to 1; got '0'"),
-        ({"replica": 2}, "replica: Extra inputs are not permitted; got 2"),
+        ({"replica": 2}, "replica: Extra inputs are not permitted. See"),
+        ({"apikey": "sesame"}, "apikey: Extra inputs are not permitted. See"),
+        ({"max_seconds": "inf"}, "max_seconds: Input should be a finite number; got 'inf'"),
         ({"api_key": "sesame"}, "DIFFUSION_INFILL_API_KEY, not among the arguments"),
         ({"replicas": 3, "max_replicas": 2}, "max_replicas must be at least replicas, 3; got 2"),
     ],
@@ -32,6 +34,7 @@ def test_an_argument_that_breaks_its_rule_is_refused(arguments, message):
     with pytest.raises(SettingsError, match=message) as caught:
         ray_app.read_settings(arguments)
     assert "sesame" not in str(caught.value)
+    assert caught.value.__cause__ is None  # it would show the value
 
 
 def test_ray_is_told_how_many_replicas_and_what_each_needs():

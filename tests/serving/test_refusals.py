@@ -108,7 +108,9 @@ GOOD = b'{"canvases": [' + json.dumps(CANVAS).encode() + b"], "
     ],
 )
 def test_what_is_no_proper_json_is_told_so(client, content, message):
-    assert message in said(client.post("/v1/infill", content=content, headers=JSON), 400)
+    answer = client.post("/v1/infill", content=content, headers=JSON)
+    assert message in said(answer, 400)
+    assert answer.json()["error"]["code"] == "invalid_request"
 
 
 @pytest.mark.parametrize(
@@ -124,6 +126,10 @@ def test_every_path_refuses_what_it_does_not_know(client, path):
 
 def test_a_path_that_is_not_there_is_told_so(client):
     assert said(client.get("/v2"), 404) == "GET /v2: Not Found."
+
+
+def test_a_name_with_slashes_is_a_name(client):
+    assert said(client.get("/v1/models/some/model"), 404) == "model must be 'tiny'; got 'some/model'."
 
 
 def test_a_body_too_large_is_refused_by_what_it_declares_and_by_what_it_is(client, small):
