@@ -9,6 +9,7 @@ subtracted.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import random
 import time
@@ -156,6 +157,7 @@ def main() -> None:
     parser.add_argument("--log-dir", type=Path, help="keep a journal there")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
+    logging.getLogger("dspy").setLevel(logging.ERROR)
     started = time.monotonic()
     row = measure(given.candidates, given.examples, given.threads, given.log_dir)
     for name, value in row.items():

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from dspy_diffusion_infill.cli import app
 from dspy_diffusion_infill.commands import doctor as command
 from dspy_diffusion_infill.commands import surroundings
+from dspy_diffusion_infill.engine import probe
 from dspy_diffusion_infill.engine.verify import Check
 
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
@@ -131,6 +132,9 @@ def test_a_failed_check_is_the_exit_code_and_a_doubtful_one_is_not(monkeypatch: 
 @pytest.mark.slow
 def test_the_embedded_model_passes(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("DIFFUSION_INFILL_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(
+        probe, "INSTRUCTIONS", "Rate the review: answer with one number from 1 to 5, no more."
+    )
     done = ran("--verify", "embedded", "--json")
     checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
     assert list(checks) == [
