@@ -37,13 +37,13 @@ def test_the_demo_improves_a_vague_instruction_and_says_by_how_much(
 ):
     from typer.testing import CliRunner
 
-    monkeypatch.setattr(demo, "NUM_SCORED", 50)
-    monkeypatch.setitem(CALLS_PER_EXAMPLE, "medium", 12)
+    monkeypatch.setattr(demo, "NUM_SCORED", 30)
+    monkeypatch.setitem(CALLS_PER_EXAMPLE, "medium", 10)
     found = CliRunner().invoke(app, ["demo", "--output", str(tmp_path / "demo")], catch_exceptions=False)
     assert found.exit_code == 0
     shares = [float(share) for share in re.findall(r"^ +([\d.]+)%", found.output, flags=re.MULTILINE)]
     before, after, oracle, _ = shares
-    assert "Right answers on 50 other sentences:" in found.output
+    assert "Right answers on 30 other sentences:" in found.output
     assert after > before
     assert oracle > before
     assert (tmp_path / "demo" / "report.html").is_file()
@@ -69,7 +69,7 @@ def test_another_lm_gets_copro_in_front(tmp_path: Path, monkeypatch: pytest.Monk
 def test_the_task_lm_obeys_instructions_it_never_saw_and_not_the_vague_one():
     """Right answers by the shipped model; a guess among the labels of these schemes is right in a fifth."""
     schemes = [scheme for scheme in held_out_schemes() if len(scheme.labels) == 5]
-    examples = [split(generated_reviews(75), scheme, seed=0)[1] for scheme in schemes]
+    examples = [split(generated_reviews(75), scheme, seed=0)[1][:80] for scheme in schemes]
     with dspy.context(lm=task_lm(None), adapter=LastLineAdapter()):
         oracle = [
             score(ORACLE.format(worst=scheme.worst, best=scheme.best), few)
