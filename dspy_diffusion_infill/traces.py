@@ -117,10 +117,13 @@ def read_traces(
         if isinstance(keys, str):
             raise SettingsError(f"{name} must be a list of keys; got {keys!r}. Say [{keys!r}].")
 
+    seen = {"score", "feedback"}  # which may be nowhere; what the user named is somewhere
+
     def make(line: bytes) -> Trace:
         record = json.loads(line)
         if not isinstance(record, Mapping):
             raise SettingsError(f"It must be a JSON object; got {_short(record)}.")
+        seen.update(record)
         return Trace(
             _fields(record, "inputs", inputs),
             _fields(record, "outputs", outputs),
@@ -130,7 +133,10 @@ def read_traces(
 
     with open(path, "rb") as file:
         lines = ((number, line) for number, line in enumerate(file, start=1) if line.strip())
-        return gather(lines, make, os.fspath(path))
+        log = gather(lines, make, os.fspath(path))
+    if unknown := sorted({score, feedback} - seen):
+        logger.warning("No record of %s has %s.", os.fspath(path), " or ".join(map(repr, unknown)))
+    return log
 
 
 def gather(records: Iterable[tuple[int, Record]], make: Callable[[Record], Trace], source: str) -> Log:

@@ -3,8 +3,9 @@
 import dspy
 import pytest
 
-from dspy_diffusion_infill import Denoising, DiffusionInfill, Filling
+from dspy_diffusion_infill import Denoising, DiffusionInfill, Filling, Guard, Template
 from dspy_diffusion_infill.errors import InfillError, SettingsError
+from dspy_diffusion_infill.search.settings import plain_settings
 from tests.doubles import ScriptedInfiller, exact, obey, reviews, rule_lm
 
 GOOD = Filling(("warm",), -1.0, 1)
@@ -46,7 +47,7 @@ def test_fillings_that_are_none_stop_the_run_and_name_the_infiller(answer, rule)
         compile_with(Odd(answer))
 
 
-@pytest.mark.parametrize("offsets", [None, "ab", ["ab"], [(0, 1, 2)], [(0.0, 1.0)]])
+@pytest.mark.parametrize("offsets", [None, "ab", ["ab"], [(0, 1, 2)], [(0.0, 1.0)], [(0, 999)], [(-1, 2)]])
 def test_tokens_that_are_none_are_told_before_anything_is_spent(offsets):
     infiller = ScriptedInfiller("warm")
     infiller.offsets = lambda text: offsets
@@ -58,3 +59,25 @@ def test_tokens_that_are_none_are_told_before_anything_is_spent(offsets):
 def test_a_class_is_no_infiller():
     with pytest.raises(SettingsError, match=r"infiller must be .* an Infiller; got <class"):
         compile_with(ScriptedInfiller)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Denoising(num_candidates="4"),
+        lambda: Denoising(temperature="x"),
+        lambda: Denoising(top_k=2.5),
+        lambda: Template("{{mask:2}}", passes="2"),
+        lambda: Guard(copied_words="3"),
+        lambda: DiffusionInfill(exact, seed="x"),
+        lambda: DiffusionInfill(exact, num_threads="2"),
+    ],
+)
+def test_a_setting_of_another_type_is_refused(make):
+    with pytest.raises(SettingsError, match=r"must be .*; got (2\.5|'.')"):
+        make()
+
+
+def test_a_url_is_reported_without_its_password():
+    settings = plain_settings({"infiller": "http://ann:hunter2@127.0.0.1:8055/x", "metric": exact})
+    assert settings["infiller"] == "http://127.0.0.1:8055/x"

@@ -98,6 +98,15 @@ def test_a_score_too_large_for_a_number_costs_its_line_alone(tmp_path):
     assert len(log.traces) == 1
 
 
+def test_a_key_that_no_record_has_is_told(tmp_path, caplog):
+    (tmp_path / "log.jsonl").write_text('{"q": "a", "a": "b", "s": 1}\n')
+    named = {"inputs": ["q"], "outputs": ["a"]}
+    read_traces(tmp_path / "log.jsonl", **named, score="s")
+    assert not caplog.text
+    read_traces(tmp_path / "log.jsonl", **named, score="scoer")
+    assert "log.jsonl has 'scoer'." in caplog.text
+
+
 def test_keys_are_a_list(tmp_path):
     for name in ("inputs", "outputs"):
         with pytest.raises(SettingsError, match=rf"{name} must be a list of keys; got 'q'. Say \['q'\]"):

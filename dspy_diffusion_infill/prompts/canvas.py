@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Literal, Protocol, get_args, runtime_checkable
 
+from dspy_diffusion_infill.checks import check_finite, check_whole
 from dspy_diffusion_infill.errors import CanvasError, SettingsError
 
 Role = Literal["system", "user", "assistant"]
@@ -144,6 +145,10 @@ class Denoising:
     of the instructions (context). "auto": what `calibrate` chose for the model, else window."""
 
     def __post_init__(self) -> None:
+        whole = {name: getattr(self, name) for name in ("num_candidates", "steps", "top_k")}
+        check_whole({name: value for name, value in whole.items() if value is not None})
+        real = {name: getattr(self, name) for name in ("temperature", "top_p", "guidance", "threshold")}
+        check_finite({name: value for name, value in real.items() if value is not None})
         if self.num_candidates < 1:
             raise SettingsError(f"num_candidates must be at least 1; got {self.num_candidates}.")
         if self.steps is not None and self.steps < 1:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 
+from dspy_diffusion_infill.checks import check_whole
 from dspy_diffusion_infill.errors import SettingsError
 
 MARKUP = re.compile(r"[{}]|\[\[|\]\]|<\||\|>|```|</?[A-Za-z][\w-]*>")
@@ -42,6 +43,7 @@ class Guard:
     """Characters that are always allowed."""
 
     def __post_init__(self) -> None:
+        check_whole({name: getattr(self, name) for name in ("copied_words", "repeats", "floor_chars")})
         for name, least in (("copied_words", 1), ("repeats", 2), ("growth", 1), ("floor_chars", 0)):
             if getattr(self, name) < least:
                 raise SettingsError(f"{name} must be at least {least}; got {getattr(self, name)}.")

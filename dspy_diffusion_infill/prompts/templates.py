@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from dspy_diffusion_infill.checks import check_whole
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.prompts.windows import Cutter, Offsets, Order, Window
 
@@ -52,6 +53,8 @@ class Template:
             raise SettingsError(f"text must be a text, or texts by predictor name; got {self.text!r}.")
         for text in [self.text] if isinstance(self.text, str) else self.text.values():
             _parse(text)
+        if self.passes is not None:
+            check_whole({"passes": self.passes})
         if self.passes is not None and self.passes < 1:
             raise SettingsError(f"passes must be at least 1, or None; got {self.passes}.")
 

@@ -31,16 +31,18 @@ def checked_fillings(
     return found
 
 
-def checked_offsets(found: Any, infiller: Infiller) -> list[tuple[int, int]]:
-    """Character ranges as `Infiller.offsets` promises them.
+def checked_offsets(found: Any, text: str, infiller: Infiller) -> list[tuple[int, int]]:
+    """Character ranges of a text as `Infiller.offsets` promises them.
 
     Raises:
         InfillError: If they are something else.
     """
     good = _is_list(found) and all(
-        _is_list(pair, 2) and all(isinstance(place, int) for place in pair) for pair in found
+        _is_list(pair, 2) and all(isinstance(place, int) and 0 <= place <= len(text) for place in pair)
+        for pair in found
     )
-    _check(good, infiller, "a list of (start, end)", found, method="offsets")
+    rule = f"a list of (start, end) within a text of {len(text)} characters"
+    _check(good, infiller, rule, found, method="offsets")
     return found
 
 

@@ -34,7 +34,7 @@ def rehearse(settings: Mapping[str, Any], program: dspy.Module, infiller: Infill
     check_scorer(infiller, masking, settings["selection"].screen)
     for name, predictor in program.named_predictors():
         text = signature_of(predictor).instructions
-        offsets = checked_offsets(infiller.offsets(text), infiller)
+        offsets = checked_offsets(infiller.offsets(text), text, infiller)
         windows = masking.cutter(name, text)(text, offsets, locked_spans(text, locks[name]))
         for window in windows[:1]:
             fit(name, render_window(predictor, text, window), [], infiller)

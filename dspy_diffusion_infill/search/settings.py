@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any, get_args
 
+from dspy_diffusion_infill.checks import check_whole
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.prompts.canvas import Denoising
 from dspy_diffusion_infill.prompts.guards import Guard
@@ -51,7 +52,8 @@ def check_settings(settings: Mapping[str, object]) -> None:
             raise SettingsError(f"{name} must be a {kind.__name__}; got {settings[name]!r}.")
     threads, guard = settings["num_threads"], settings["guard"]
     if threads is not None and not (isinstance(threads, int) and threads >= 1):
-        raise SettingsError(f"num_threads must be at least 1, or None; got {threads}.")
+        raise SettingsError(f"num_threads must be at least 1, or None; got {threads!r}.")
+    check_whole({"seed": settings["seed"]})
     if guard not in ("auto", None) and not isinstance(guard, Guard):
         raise SettingsError(f"guard must be 'auto', a Guard, or None; got {guard!r}.")
     if not isinstance(review := settings["review"], bool) and not callable(review):
@@ -64,8 +66,10 @@ def check_settings(settings: Mapping[str, object]) -> None:
 
 
 def _plain(value: object) -> Any:
-    if value is None or isinstance(value, str | int | float):
+    if value is None or isinstance(value, int | float):
         return value
+    if isinstance(value, str):
+        return re.sub("^(https?://)[^/?#]*@", r"\1", value)  # a password is for no report
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, re.Pattern):
