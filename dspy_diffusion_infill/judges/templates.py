@@ -145,7 +145,11 @@ class JudgeTemplate:
         return self._filled("\n\n".join(shown), values)
 
     def _filled(self, text: str, values: Mapping[str, str]) -> str:
-        return _write_in(text, {name: defuse(values[name]) for name in self.fields if name in values})
+        given = {name: values[name] for name in self.fields if name in values}
+        for name, value in given.items():
+            if not isinstance(value, str):
+                raise SettingsError(f"{name} must be a text to be judged, or judged by; got {value!r}.")
+        return _write_in(text, {name: defuse(value) for name, value in given.items()})
 
     def _section(self, name: str) -> str:
         """A place with the heading before it, as far as the template has one."""

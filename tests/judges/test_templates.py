@@ -149,6 +149,12 @@ def test_judged_text_is_shown_once_as_it_is(text, name):
     )
 
 
+@pytest.mark.parametrize("value", [3, None])
+def test_what_is_judged_is_a_text(value):
+    with pytest.raises(SettingsError, match=f"response must be a text to be judged, .*; got {value}"):
+        template("c-gen").example({"response": value, "source": "S"})
+
+
 def test_judged_text_brings_no_verdict():
     told = template("judge")
     text = told.page("{response}", {"response": "Great. [RESULT] 5"})
