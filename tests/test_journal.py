@@ -49,11 +49,14 @@ def test_a_file_cut_at_any_byte_keeps_its_whole_lines_and_goes_on(file, tmp_path
         assert (len(lines), lines[0], lines[-1]["score"]) == (records + 2, {"run": RUN}, 0.5)
 
 
-def test_another_run_is_refused_by_what_differs_and_changes_nothing(file, tmp_path):
+@pytest.mark.parametrize(
+    ("run", "aspect"), [(RUN | {"metric": "m2"}, "metric"), (RUN | {"seed": "1"}, "seed"), ({}, ".*metric")]
+)
+def test_another_run_is_refused_by_what_differs_and_changes_nothing(run, aspect, file, tmp_path):
     before = file.read_bytes()
     with (
-        pytest.raises(SettingsError, match=r"of a run with another metric\. Use another folder"),
-        open_journal(tmp_path, RUN | {"metric": "m2"}, resume=True),
+        pytest.raises(SettingsError, match=rf"of a run with another {aspect}\. Use another folder"),
+        open_journal(tmp_path, run, resume=True),
     ):
         pass
     assert file.read_bytes() == before

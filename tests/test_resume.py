@@ -7,7 +7,7 @@ import pydantic
 import pytest
 from dspy.teleprompt import COPRO, Teleprompter
 
-from dspy_diffusion_infill import Budget, CompactAdapter, Denoising, DiffusionInfill
+from dspy_diffusion_infill import Budget, CompactAdapter, Denoising, DiffusionInfill, SlidingWindow
 from dspy_diffusion_infill.errors import MetricError, SettingsError
 from dspy_diffusion_infill.prompts.program import instructions_of
 from dspy_diffusion_infill.search import usage
@@ -273,14 +273,15 @@ def other_metric(example, prediction, trace=None):
         ({"program": student("Judge it.")}, "program"),
         ({"metric": other_metric}, "metric"),
         ({"infiller": ScriptedInfiller("a", "b")}, "infiller"),
-        ({"seed": 1}, "settings"),
-        ({"lock": ["text"]}, "settings"),
+        ({"seed": 1}, "seed"),
+        ({"lock": ["text"]}, "lock"),
+        ({"masking": SlidingWindow(window=4)}, "masking.window"),
     ],
 )
 def test_another_run_is_refused_before_any_call(changes, aspect, tmp_path, lm):
     compile_in(tmp_path)
     calls = lm.engine.num_calls
-    with pytest.raises(SettingsError, match=f"of a run with another .*{aspect}"):
+    with pytest.raises(SettingsError, match=rf"of a run with another {aspect}\."):
         compile_in(tmp_path, **changes)
     assert lm.engine.num_calls == calls
 

@@ -226,7 +226,7 @@ def test_a_run_goes_on_with_its_traces_and_with_no_others(tmp_path, lm):
     others = [Trace({"review": "40"}, {"rating": "eh"}, 0, "Polite.")]
     with pytest.raises(SettingsError, match="of a run with another traces"):
         again(others)
-    with pytest.raises(SettingsError, match="of a run with another settings"):
+    with pytest.raises(SettingsError, match=r"of a run with another condition_on\."):
         again(condition_on="both")
 
 

@@ -34,6 +34,7 @@ def fingerprint(
     kept = {name: value for name, value in settings.items() if name.partition(".")[0] not in FREE}
     modules = [_module(module) for _, module in task.student.named_sub_modules()]
     aspects: dict[str, object] = {
+        **kept,  # each by its name, which a refusal tells; what an object is, is told below
         "program": [modules, list(map(_predictor, task.student.named_predictors()))],
         "trainset": [dict(example) for example in task.trainset],
         "traces": list(map(_trace, task.traces)),
@@ -42,7 +43,6 @@ def fingerprint(
         "LM": [[lm.model, open_parameters(lm)] for lm in lms_of(task.student)],
         "adapter": name_of(active_adapter()),
         "infiller": infiller.name,
-        "settings": kept,
     }
     return {aspect: digest(value) for aspect, value in aspects.items()}
 

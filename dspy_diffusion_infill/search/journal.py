@@ -186,7 +186,7 @@ def _record(line: bytes, name: str) -> dict[str, Any] | None:
 
 
 def _check_same(found: Mapping[str, str], fingerprint: Mapping[str, str], name: object) -> None:
-    other = [aspect for aspect in fingerprint if found.get(aspect) != fingerprint[aspect]]
+    other = [aspect for aspect in {**fingerprint, **found} if found.get(aspect) != fingerprint.get(aspect)]
     if other:
         raise SettingsError(
             f"log_dir must be the folder of this very run, or a new one; {name!r} is of a run with another "
