@@ -46,6 +46,8 @@ SECRET = re.compile(
         START + f"(?:{'|'.join(ISSUED)})",
         r"(?P<server>://[^\s/:@]{0,100}:)[^\s\"'<>]{1,200}(?=@)",
         r"(?P<scheme>(?i:(?:authorization\W{1,8}basic|bearer)\s+))[\w.~+/-]{8,}=*",
+        rf"(?P<cookie>(?i:cookie){EQUALS}[\"']?)[\w.-]{{1,60}}=[^\s\"'\\][^\r\n\"'\\]+",
+        rf"(?P<flag>--(?:\w{{1,20}}-){{0,3}}(?i:{WORDS})\s|--token\s)\s*+(?!-)(?:{VALUE})",
         rf"(?P<name>(?i:{NAME})){EQUALS}(?:{VALUE})",
     )),
     re.DOTALL,

@@ -174,7 +174,7 @@ def hide_secrets(text: str) -> str:
         >>> hide_secrets("I set OPENAI_API_KEY=sk-abc123def456ghi789, why does it fail?")
         'I set OPENAI_API_KEY[hidden], why does it fail?'
     """
-    return SECRET.sub(r"\g<server>\g<scheme>\g<name>[hidden]", text)
+    return SECRET.sub(r"\g<server>\g<scheme>\g<cookie>\g<flag>\g<name>[hidden]", text)
 
 
 def _fields(record: Mapping[str, Any], name: str, keys: Sequence[str] | None) -> dict[str, Any]:

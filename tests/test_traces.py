@@ -342,6 +342,10 @@ def test_all_dialogues_of_tau_bench_are_read(shared_data):
         (r'password: "abc\"TAIL" x', 'password[hidden]" x'),
         ("password=ab,cdTAIL x", "password[hidden] x"),
         ("token=12345:AbcdTAIL", "token[hidden]"),
+        ("login --password hunter22 -v", "login --password [hidden] -v"),
+        ("--db-api-key  'ab cd' --token 12345678", "--db-api-key [hidden]' --token [hidden]"),
+        ("Cookie: sid=abcd; theme=dark\nHost: a", "Cookie: [hidden]\nHost: a"),
+        ('{"set-cookie": "sid=abcd; Path=/", "a": 1}', '{"set-cookie": "[hidden]", "a": 1}'),
     ],
 )
 def test_what_looks_like_a_secret_is_hidden_and_nothing_else(text, hidden):
@@ -356,6 +360,7 @@ def test_what_looks_like_a_secret_is_hidden_and_nothing_else(text, hidden):
         "pk_constraint_name_of_table",
         'max_token=4096, {"token": 12}',
         "http://127.0.0.1:8011/v1, ann@x.org",
+        "Options: --password --token, --max-token 4096. Best cookie: oats and honey.",
     ],
 )
 def test_what_is_no_secret_is_shown(text):
@@ -374,6 +379,9 @@ def test_what_is_no_secret_is_shown(text):
         "token ",
         "SG.",
         'pwd="',
+        "--password ",
+        "--a-",
+        "cookie: a",
     ],
 )
 def test_a_long_text_takes_linear_time(text):
