@@ -197,10 +197,9 @@ class DiffusionInfill(Teleprompter):
             confirmation = confirm(search.best, start, session, in_haste=reason in (INTERRUPTED, STOPPED))
         if confirmation.verdict == "refuted":
             search.fall_back()
+        run = {"stop_reason": reason, "student_score": start.student_score, "settings": self.get_params()}
         base = {"base_stopped": found.stopped, "base_error": found.error}
-        run = {"stop_reason": reason, "student_score": start.student_score, **base}
-        run |= {"confirmation": asdict(confirmation), "settings": self.get_params()}
-        return search.tuned(run)
+        return search.tuned(run | base | {"confirmation": asdict(confirmation)})
 
     def estimate(
         self, student: dspy.Module, *, trainset: list[dspy.Example], valset: list[dspy.Example] | None = None

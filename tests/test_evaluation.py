@@ -13,6 +13,7 @@ from dspy_diffusion_infill.prompts.compact import CompactAdapter
 from dspy_diffusion_infill.search import failures
 from dspy_diffusion_infill.search.budget import Budget, Meter
 from dspy_diffusion_infill.search.evaluation import Evaluator
+from dspy_diffusion_infill.search.good_calls import good_calls
 from dspy_diffusion_infill.search.metrics import Metric
 from dspy_diffusion_infill.search.variants import Variants
 from tests.doubles import exact, obey, reviews, rule_lm
@@ -295,7 +296,7 @@ def test_calls_of_good_runs_are_kept_by_predictor(lm):
     reasoned = rule_lm(lambda system, user: f"reasoning: r\nrating: {obey(system, user)}")
     with dspy.context(lm=reasoned):
         run(board, cot, keep_traces=True)
-    calls = board.good_calls(cot)
+    calls = good_calls(board, cot)
     assert [call["review"] for call in calls["predict"]] == ["0", "1", "2", "3", "4"]
     assert calls["predict"][2] == {"review": "2", "reasoning": "r", "rating": "y2"}
 
@@ -303,13 +304,13 @@ def test_calls_of_good_runs_are_kept_by_predictor(lm):
 def test_runs_below_the_mean_are_not_good(lm):
     board = evaluator(lambda e, p: int(e.review) / 10)  # 0.0, 0.1, ..., 0.7: the mean is 0.35
     run(board, VAGUE, keep_traces=True)
-    assert [call["review"] for call in board.good_calls(VAGUE)["self"]] == ["4", "5", "6", "7"]
+    assert [call["review"] for call in good_calls(board, VAGUE)["self"]] == ["4", "5", "6", "7"]
 
 
 def test_runs_that_all_scored_lowest_are_not_good(lm):
     board = evaluator()
     run(board, VAGUE, keep_traces=True)
-    assert board.good_calls(VAGUE) == {}
+    assert good_calls(board, VAGUE) == {}
 
 
 def test_a_context_of_the_caller_reaches_the_threads(lm):
@@ -336,7 +337,7 @@ def test_a_programs_data_are_held_by_few_candidates_and_those_that_compete_are_m
 
     program = dspy.Predict("review -> rating")
     program.index = Data()
-    variants, alive = Variants(program), weakref.WeakSet()
+    variants, alive = Variants(program, threading.Event()), weakref.WeakSet()
     for n in range(60):
         alive.add(variants.get({"self": f"Rate {n}."}, 0).index)
     gc.collect()

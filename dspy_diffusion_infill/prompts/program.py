@@ -51,18 +51,18 @@ def copy_program(program: dspy.Module) -> dspy.Module:
     Raises:
         SettingsError: If a predictor is held by something that cannot be copied.
     """
-    predictors = _all_predictors(program)
+    predictors = all_predictors(program)
     memo: dict[int, Any] = {id(lm): lm for each in predictors if (lm := vars(each)["lm"]) is not None}
     reports = {name: value for name in REPORTS if _is_report(value := vars(program).get(name))}
     memo |= {id(report): () for report in reports.values()}
     copied = copied_as_far_as_can_be(program, memo)
     for name in reports:
         vars(copied).pop(name, None)
-    _check_apart(predictors, _all_predictors(copied))
+    _check_apart(predictors, all_predictors(copied))
     return copied
 
 
-def _all_predictors(program: dspy.Module) -> list[dspy.Predict]:
+def all_predictors(program: dspy.Module) -> list[dspy.Predict]:
     """The frozen ones too, and those in lists within lists."""
     return [found for _, found in program.named_sub_modules(dspy.Predict) if isinstance(found, dspy.Predict)]
 

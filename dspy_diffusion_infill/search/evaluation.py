@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
-from typing import Any
 
 import dspy
 
 from dspy_diffusion_infill.errors import MetricError
 from dspy_diffusion_infill.prompts.candidates import Candidate, key
+from dspy_diffusion_infill.search.alike import Alike
 from dspy_diffusion_infill.search.blame import Blame
 from dspy_diffusion_infill.search.budget import Meter
 from dspy_diffusion_infill.search.extremes import Extremes
@@ -65,7 +65,8 @@ class Evaluator:
         max_score: float = math.inf,
         journal: Journal | None = None,
     ) -> None:
-        self._variants, self._role, self._num_examples = Variants(program), role, len(examples)
+        self._alike, self._role, self._num_examples = Alike(len(program.predictors())), role, len(examples)
+        self._variants = Variants(program, self._alike.lost)
         self._meter, self._max_unscored, self._keep_traces = meter, max_unscored, keep_traces
         self._examples, self._set_metric = examples, set_metric
         self._runner = Runner(metric, examples, role=role, meter=meter, num_threads=num_threads)
@@ -116,7 +117,7 @@ class Evaluator:
         """
         keep_traces = keep_traces or self._keep_traces
         wanted = {(key(candidate), example): candidate for candidate, example in pairs}
-        missing = [place for place in wanted if place[1] not in self._runs.get(place[0], {})]
+        missing = [place for place in wanted if place[1] not in self._found(place[0])]
         todo = missing[: self._meter.take(len(missing))]
         done = {place: run for place in todo if (run := self._kept.find(place, needs_trace=keep_traces))}
         done |= self._run({place: wanted[place] for place in todo if place not in done}, keep_traces)
@@ -132,7 +133,7 @@ class Evaluator:
 
     def missing(self, candidate: Candidate) -> list[int]:
         """The examples that count and the candidate was not run on, in the order in which to score them."""
-        found = self._runs.get(key(candidate), {})
+        found = self._found(key(candidate))
         return [example for example in self.examples if example not in found]
 
     def num_scored(self, candidate: Candidate) -> int:
@@ -183,20 +184,11 @@ class Evaluator:
         found = self._runs.get(key(candidate), {})
         return {n: found[n] for n in self.examples if n in found}
 
-    def good_calls(self, candidate: Candidate) -> dict[str, list[dict[str, Any]]]:
-        """What each predictor was given and gave back in runs that scored well, by predictor.
-
-        A run did well if it scored at least the candidate's mean, and more than the lowest score there is;
-        with a set metric, if it did not fail.
-        """
-        scores = self.scores(candidate)
-        runs = [run for run in self.runs(candidate).values() if run.score is not None]
-        bar = fmean(scores.values()) if scores else 0.0
-        good = [run for run in runs if self._set_metric or bar <= self._score(run) > self.seen.lowest]
-        calls: dict[str, list[dict[str, Any]]] = {}
-        for step in (step for run in good for step in run.trace or ()):
-            calls.setdefault(step.predictor, []).append({**step.inputs, **step.outputs})
-        return calls
+    def _found(self, prompt: Prompt) -> dict[int, Run]:
+        """The runs of a candidate, and those of others that it would repeat."""
+        found = self._runs.setdefault(prompt, {})
+        self._alike.complete(prompt, found, self._order)
+        return found
 
     def _run(self, wanted: Mapping[Place, Candidate], keep_traces: bool) -> dict[Place, Run]:
         places = list(wanted)
@@ -232,6 +224,7 @@ class Evaluator:
         if run.failure is not None:
             self.failures.add(run.failure)
         self._blame.learn(place, run)
+        self._alike.add(place, run)
         if run.unscored is not None:
             self.unscored[place[1]] = run.unscored
         else:

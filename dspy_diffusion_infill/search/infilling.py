@@ -18,6 +18,7 @@ from dspy_diffusion_infill.search.counting import Stop
 from dspy_diffusion_infill.search.duels import Duel, combined, compatible
 from dspy_diffusion_infill.search.edits import Edit
 from dspy_diffusion_infill.search.events import EditAccepted, RunEnded, StartScored
+from dspy_diffusion_infill.search.idle import warn_if_idle
 from dspy_diffusion_infill.search.perfection import Perfection
 from dspy_diffusion_infill.search.proposals import Proposal, Proposer
 from dspy_diffusion_infill.search.results import (
@@ -148,6 +149,7 @@ class Search:
         }
 
     def _search(self) -> str:
+        warn_if_idle(self._board, self._start, self._proposer)
         sweep = self._independent if self._masking.order == "independent" else self._successive
         idle = 0
         for number in itertools.count(1):

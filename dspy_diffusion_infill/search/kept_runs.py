@@ -42,7 +42,8 @@ class KeptRuns:
             used = {"tokens": self._meter.tokens, "usd": self._meter.usd}
             plain = {name: getattr(run, name) for name in PLAIN}
             trace = None if run.trace is None else self._traces.pack(run.trace)
-            self._journal.write(self._at(place), {**plain, "trace": trace, **used})
+            called = None if run.called is None else sorted(run.called)
+            self._journal.write(self._at(place), {**plain, "trace": trace, "called": called, **used})
 
     def find(self, place: Place, *, needs_trace: bool) -> Run | None:
         """The run that an earlier process paid for, if any; one without a trace where none is needed."""
@@ -52,7 +53,8 @@ class KeptRuns:
         self._meter.catch_up(tokens=record["tokens"], usd=record["usd"])
         self.num_found += 1
         trace = None if record["trace"] is None else self._traces.unpack(record["trace"])
-        return Run(**{name: record[name] for name in PLAIN}, trace=trace)
+        called = None if record["called"] is None else frozenset(record["called"])
+        return Run(**{name: record[name] for name in PLAIN}, trace=trace, called=called)
 
     def _at(self, place: Place) -> tuple[str | int, ...]:
         prompt, example = place

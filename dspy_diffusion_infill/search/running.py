@@ -17,6 +17,7 @@ import dspy
 from dspy_diffusion_infill.errors import EvaluationError, Unscored
 from dspy_diffusion_infill.search import failures
 from dspy_diffusion_infill.search.budget import Meter
+from dspy_diffusion_infill.search.called import Called, Calls
 from dspy_diffusion_infill.search.metrics import Metric
 from dspy_diffusion_infill.search.variants import lm_for
 
@@ -43,6 +44,8 @@ class Run:
     unscored: str | None = None
     trace: tuple[Step, ...] | None = None
     """None if it was not kept."""
+    called: Called | None = None
+    """The predictors that were called; None if that is not known."""
     crashed: bool = False
     """Whether it failed by an error that may be the program's own."""
 
@@ -157,7 +160,7 @@ class Runner:
             return None
         repeat, number = divmod(example, len(self._examples))
         where = f"{self._role} example {number}"
-        with _apart(repeat):
+        with _apart(repeat, calls := Calls()):
             try:
                 prediction = program(**self._examples[number].inputs())
             except Exception as error:  # noqa: BLE001  (programs are the user's)
@@ -170,8 +173,8 @@ class Runner:
             except Unscored as reason:
                 return Run(unscored=str(reason) or "no reason given")
         if verdict.feedback is None and trace is None:
-            return _scored(verdict.score)
-        return Run(verdict.score, verdict.feedback, trace=trace)
+            return _scored(verdict.score, calls.names)
+        return Run(verdict.score, verdict.feedback, trace=trace, called=calls.names)
 
     def _failed(self, error: Exception, number: int, where: str) -> Run:
         """A run that raised; what says nothing about any prompt is raised at once."""
@@ -188,15 +191,17 @@ class Runner:
         return Run(failure=failure, crashed=True)
 
 
-def _apart(repeat: int) -> AbstractContextManager[None]:
+def _apart(repeat: int, *heard_by: Calls) -> AbstractContextManager[None]:
     """A trace of its own (Refine and BestOfN need one), and no growth of the global trace and history."""
-    return dspy.context(trace=[], disable_history=True, lm=lm_for(dspy.settings.lm, repeat))
+    callbacks = [*dspy.settings.callbacks, *heard_by]
+    lm = lm_for(dspy.settings.lm, repeat)
+    return dspy.context(trace=[], disable_history=True, lm=lm, callbacks=callbacks)
 
 
 @functools.lru_cache(maxsize=1024)
-def _scored(score: float) -> Run:
+def _scored(score: float, called: Called | None) -> Run:
     """The same object for equal scores: a long search keeps very many."""
-    return Run(score)
+    return Run(score, called=called)
 
 
 def _steps(program: dspy.Module) -> tuple[Step, ...]:

@@ -16,6 +16,7 @@ from dspy_diffusion_infill.prompts.program import instructions_of
 from dspy_diffusion_infill.search.base import BaseResult
 from dspy_diffusion_infill.search.counting import Stop
 from dspy_diffusion_infill.search.evaluation import Evaluator
+from dspy_diffusion_infill.search.good_calls import good_calls
 from dspy_diffusion_infill.search.harvest import is_rewrite
 from dspy_diffusion_infill.search.running import NO_PREDICTION
 from dspy_diffusion_infill.search.session import Session
@@ -122,10 +123,10 @@ def _num_failed(start: Start) -> int:
 
 def _good_calls(start: Start, session: Session) -> Calls:
     """Calls of the start on the trainset; if it was not scored there, it runs on twice the shots."""
-    task, candidate = session.task, start.instructions
-    calls = start.board.good_calls(candidate) if task.selects_on_trainset else {}
+    task, candidate, by_score = session.task, start.instructions, session.selection.set_metric is None
+    calls = good_calls(start.board, candidate, by_score=by_score) if task.selects_on_trainset else {}
     if calls:
         return calls
     runs = session.evaluator(start.program, task.trainset[: 2 * session.selection.shots], "trainset")
     runs.run([(candidate, example) for example in runs.examples], keep_traces=True)
-    return runs.good_calls(candidate)
+    return good_calls(runs, candidate, by_score=by_score)

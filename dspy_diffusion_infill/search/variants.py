@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 
 import dspy
 
 from dspy_diffusion_infill.prompts.candidates import Candidate, key
-from dspy_diffusion_infill.prompts.program import with_instructions
+from dspy_diffusion_infill.prompts.program import all_predictors, with_instructions
+from dspy_diffusion_infill.search.called import listen
 
 NUM_KEPT = 20
 """Programs, each with its own copy of the data it holds: enough for 16 fillings and what is there.
@@ -21,10 +23,11 @@ class Variants:
 
     Args:
         program: Not modified.
+        lost: Set if a predictor of theirs is called where no run can be told.
     """
 
-    def __init__(self, program: dspy.Module) -> None:
-        self._program = program
+    def __init__(self, program: dspy.Module, lost: threading.Event) -> None:
+        self._program, self._lost = program, lost
         self._made: OrderedDict[object, dspy.Module] = OrderedDict()
 
     def get(self, candidate: Candidate, repeat: int) -> dspy.Module:
@@ -39,9 +42,9 @@ class Variants:
 
     def _make(self, candidate: Candidate, repeat: int) -> dspy.Module:
         program = with_instructions(self._program, candidate)
-        for _, predictor in program.named_sub_modules(dspy.Predict):
-            assert isinstance(predictor, dspy.Predict)
+        for predictor in all_predictors(program):
             predictor.lm = lm_for(predictor.lm, repeat)
+        listen(program, self._lost)
         return program
 
 
