@@ -163,6 +163,13 @@ def rewritten(cell: Cell, name: str, metric: Counted, cap: int) -> str:
     return instructions_of(found.program)["self"]
 
 
+class Undemonstrated(MIPROv2):
+    """Without demos for its proposer: to find some costs most of its calls and tells the rewriter nothing."""
+
+    def _bootstrap_fewshot_examples(self, *_: Any, **__: Any) -> None:
+        return None
+
+
 def rewriting(name: str, metric: Counted, cell: Cell) -> tuple[Teleprompter, dict[str, Any]]:
     """Another optimizer, and the arguments of its `compile`."""
     lm = cast(Any, rewriter_lm(cell.seed))
@@ -173,7 +180,7 @@ def rewriting(name: str, metric: Counted, cell: Cell) -> tuple[Teleprompter, dic
             "valset": cell.shots
         }
     settings: dict[str, Any] = {"max_bootstrapped_demos": 0, "max_labeled_demos": 0, "auto": None}
-    mipro = MIPROv2(metric=metric, prompt_model=lm, num_candidates=20, seed=cell.seed + 1, **settings)
+    mipro = Undemonstrated(metric=metric, prompt_model=lm, num_candidates=20, seed=cell.seed + 1, **settings)
     return mipro, {"num_trials": 60, "minibatch": False, "valset": cell.shots}
 
 

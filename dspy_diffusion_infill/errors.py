@@ -8,6 +8,7 @@
       + RefusedError                       a server does not do what a request asks; says why, with a status
       + JudgeUnavailableError              no judge answers where one was expected, or its server died
       + MetricError                        the user's metric raised, or did not return a number
+          + TooManyUnscoredError           it left more examples unscored than it may
       + EvaluationError                    the task LM failed for a reason that says nothing about a prompt
       + MissingExtraError(ImportError)     an optional dependency is not installed
 
@@ -58,6 +59,10 @@ class JudgeUnavailableError(InfillError):
 
 class MetricError(InfillError):
     """The user's metric raised, or returned something that is not a number."""
+
+
+class TooManyUnscoredError(MetricError):
+    """The user's metric left more examples unscored than it may."""
 
 
 class EvaluationError(InfillError):

@@ -18,9 +18,10 @@ from dspy_diffusion_infill.prompts.protocols import program_locks
 from dspy_diffusion_infill.prompts.templates import Template
 from dspy_diffusion_infill.prompts.trace_turns import Redact
 from dspy_diffusion_infill.prompts.windows import SlidingWindow
-from dspy_diffusion_infill.search.base import check_base_arguments, choose_metric, metric_of, run_base
+from dspy_diffusion_infill.search.base import check_base_arguments, choose_metric, run_base
 from dspy_diffusion_infill.search.budget import Budget, Preset
 from dspy_diffusion_infill.search.confirmation import confirm
+from dspy_diffusion_infill.search.counting import metrics_within
 from dspy_diffusion_infill.search.estimate import Estimate, count_windows, estimate
 from dspy_diffusion_infill.search.fingerprint import fingerprint
 from dspy_diffusion_infill.search.infilling import Search
@@ -189,7 +190,8 @@ class DiffusionInfill(Teleprompter):
             given = {"teacher": teacher, "valset": valset and task.valset, "num_threads": self.num_threads}
             asked, meter, journal = base_kwargs or {}, session.meter, session.journal
             found = run_base(self.base, task, optional=given, required=asked, meter=meter, journal=journal)
-            start = find_start(found, session, reuse=metric_of(self.base) == session.metric.function)
+            same_metric = all(one == session.metric.function for one in metrics_within(self.base))
+            start = find_start(found, session, reuse=same_metric)
             warn_if_uncounted(session.meter)
             proposer = self._proposer(start, session, infiller)
             search = Search(start, proposer, session, self.masking, self.review)

@@ -2,15 +2,16 @@
 
 import dspy
 import pytest
-from dspy.teleprompt import COPRO, GEPA, BootstrapFewShot, LabeledFewShot, Teleprompter
+from dspy.teleprompt import COPRO, GEPA, BetterTogether, BootstrapFewShot, LabeledFewShot, Teleprompter
 
+from dspy_diffusion_infill import DiffusionInfill
 from dspy_diffusion_infill.errors import MetricError, SettingsError, Unscored
 from dspy_diffusion_infill.prompts.program import instructions_of
 from dspy_diffusion_infill.search.base import run_base
 from dspy_diffusion_infill.search.budget import Budget, Meter
-from dspy_diffusion_infill.search.counting import Stop
+from dspy_diffusion_infill.search.counting import Stop, metrics_within
 from dspy_diffusion_infill.search.task import make_task
-from tests.doubles import exact, obey, reviews, rule_lm
+from tests.doubles import ScriptedInfiller, exact, obey, reviews, rule_lm
 
 PROPOSED = "Be warm."
 
@@ -234,6 +235,48 @@ def test_scores_under_other_demos_are_not_handed_over(lm, metric):
     found, _, _ = run(Probe(metric, add_demos))
     assert len(found.evaluated) == 1
     assert harvested(found) == {}
+
+
+def test_scores_under_another_lm_or_adapter_are_not_handed_over(lm, metric):
+    def evaluate(base, student, trainset):
+        for other in ({"lm": rule_lm(propose_or_obey)}, {"adapter": dspy.JSONAdapter()}):
+            with dspy.context(**other):
+                dspy.Evaluate(devset=trainset, metric=base.metric)(student)
+
+    found, _, _ = run(Probe(metric, evaluate))
+    assert (len(found.evaluated), harvested(found)) == (2, {})
+
+
+def test_a_program_that_failed_once_can_be_the_best_of_a_base_that_is_stopped(metric):
+    def evaluate(base, student, trainset):
+        warm = student.deepcopy()
+        warm.signature = student.signature.with_instructions("Be warm.")
+        for program in (student, warm, student):
+            dspy.Evaluate(devset=trainset, metric=base.metric)(program)
+
+    def fragile(system, user):
+        return propose_or_obey(system, user) if "15" not in user else "unreadable"
+
+    with dspy.context(lm=rule_lm(fragile), adapter=dspy.ChatAdapter(), max_errors=100):
+        found, _, _ = run(Probe(metric, evaluate), budget=40)
+    assert found.stopped
+    assert instructions_of(found.program) == {"self": "Be warm."}
+
+
+def loose(example, prediction, trace=None):
+    return 1.0
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        DiffusionInfill(exact, base=Probe(loose, lambda *_: None), infiller=ScriptedInfiller("a")),
+        BetterTogether(metric=exact, p=Probe(loose, lambda *_: None)),
+    ],
+)
+def test_the_metrics_of_optimizers_within_optimizers_are_found(base):
+    assert metrics_within(base) == [exact, loose]
+    assert metrics_within(None) == []
 
 
 def test_arguments_reach_the_base_if_it_takes_them(metric):

@@ -40,8 +40,9 @@ class Table:
     def total(self, candidate):
         return sum(self.seen[candidate].values())
 
-    def num_failed(self, candidate):
-        return sum(self.rows[candidate][n] == FAILED for n in self.seen[candidate])
+    def num_failed(self, candidate, beside):
+        failed = [n for n in self.seen[candidate] if self.rows[candidate][n] == FAILED]
+        return sum(self.rows[beside][n] != FAILED for n in failed)
 
     def highest(self):
         return max(score for scores in self.seen for score in scores.values())

@@ -46,7 +46,7 @@ class BaseResult:
         """Pass on every score of a program that differs from this one in its instructions alone."""
         same = snapshot(program, {})
         for found in self.evaluated:
-            if (found.demos, found.models) == (same.demos, same.models):
+            if found.in_place and (found.demos, found.models) == (same.demos, same.models):
                 for example, score in found.scores.items():
                     add(found.instructions, example, score)
 

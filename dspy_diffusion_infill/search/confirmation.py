@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from typing import Literal
 
+from dspy_diffusion_infill.errors import EvaluationError, MetricError
 from dspy_diffusion_infill.prompts.candidates import Candidate
 from dspy_diffusion_infill.search.gains import Interval
 from dspy_diffusion_infill.search.saying import logger
@@ -38,7 +38,8 @@ class Confirmation:
 def confirm(best: Candidate, start: Start, session: Session, *, in_haste: bool) -> Confirmation:
     """Score start and result on the examples that were kept out of the search, with the calls kept for it.
 
-    Where there are none, or Ctrl-C, an outage or a cap leaves some out, the result stays unconfirmed.
+    Where there are none, or Ctrl-C, an outage, a cap or an error of the metric or the program leaves some
+    out, the result stays unconfirmed: what the search found is not lost by them.
 
     Args:
         best: The result.
@@ -57,8 +58,13 @@ def confirm(best: Candidate, start: Start, session: Session, *, in_haste: bool) 
         return Confirmation("unconfirmed")
     board = session.evaluator(start.program, session.task.holdout, "holdout")
     pair = (start.instructions, best)
-    with contextlib.suppress(KeyboardInterrupt):
+    try:
         board.run([(candidate, example) for candidate in pair for example in board.examples])
+    except KeyboardInterrupt:
+        return Confirmation("unconfirmed")
+    except (MetricError, EvaluationError) as error:
+        logger.warning("The gain is unconfirmed: %s", error)
+        return Confirmation("unconfirmed")
     if any(board.mean(candidate) is None for candidate in pair):
         return Confirmation("unconfirmed")
     gain = board.gain(*pair)

@@ -22,6 +22,21 @@ class Stop(BaseException):
     """Raised through the base: optimizers swallow or rename ordinary exceptions from a metric."""
 
 
+def metrics_within(optimizer: Teleprompter | None) -> list[Callable[..., Any]]:
+    """The metrics of an optimizer, and of the optimizers inside it."""
+    if optimizer is None:
+        return []
+    found = [metric for name in METRIC_NAMES if (metric := getattr(optimizer, name, None)) is not None]
+    return found + [metric for inner in _inside(optimizer) for metric in metrics_within(inner)]
+
+
+def _inside(optimizer: Teleprompter) -> list[Teleprompter]:
+    """Its base, as this package's optimizer has one, and BetterTogether's parts."""
+    parts = getattr(optimizer, "optimizers", None)
+    inner = [getattr(optimizer, "base", None), *(parts.values() if isinstance(parts, Mapping) else ())]
+    return [one for one in inner if isinstance(one, Teleprompter)]
+
+
 class Counter:
     """Wraps the metrics of an optimizer, and of the optimizers inside it.
 

@@ -8,7 +8,7 @@ from statistics import fmean
 
 import dspy
 
-from dspy_diffusion_infill.errors import MetricError
+from dspy_diffusion_infill.errors import MetricError, TooManyUnscoredError
 from dspy_diffusion_infill.prompts.candidates import Candidate, key
 from dspy_diffusion_infill.search.alike import Alike
 from dspy_diffusion_infill.search.blame import Blame
@@ -171,9 +171,12 @@ class Evaluator:
         """What one candidate's score must exceed the other's by, lest the gain may be noise; or 0."""
         return noise_floor([self.scores(before), self.scores(after)], self._num_examples)
 
-    def num_failed(self, candidate: Candidate) -> int:
-        """How many of the candidate's runs failed by its own fault."""
-        return sum(run.failure is not None for run in self.runs(candidate).values())
+    def num_failed(self, candidate: Candidate, beside: Candidate | None = None) -> int:
+        """How many of the candidate's runs failed by its own fault, and did not of another beside it."""
+        others = self.runs(beside) if beside is not None else {}
+        spoilt = {example for example, run in others.items() if run.failure is not None}
+        runs = self.runs(candidate).items()
+        return sum(run.failure is not None and example not in spoilt for example, run in runs)
 
     def highest(self) -> float:
         """The highest score seen."""
@@ -235,7 +238,7 @@ class Evaluator:
     def _check_unscored(self) -> None:
         if len(self.unscored) > (cap := self._max_unscored * len(self._order)):
             example, reason = next(iter(self.unscored.items()))
-            raise MetricError(
+            raise TooManyUnscoredError(
                 f"The metric must leave at most {cap:g} of {len(self._order)} {self._role} examples "
                 f"unscored (max_unscored); got {len(self.unscored)}, the first at {self._role} example "
                 f"{example % self._num_examples}: {reason}"

@@ -22,6 +22,10 @@ class Evaluated:
     models: dict[str, str | None]
     """Name of the LM set on each predictor."""
     scores: Mapping[int, float]
+    num_failed: int = 0
+    """Validation examples on which it failed: these have no score."""
+    in_place: bool = True
+    """Whether it ran with the LM and the adapter in force; else its scores are those of another program."""
 
 
 def snapshot(program: dspy.Module, scores: Mapping[int, float]) -> Evaluated:
@@ -52,6 +56,7 @@ class Harvest(BaseCallback):
 
     def __init__(self, valset: Sequence[dspy.Example]) -> None:
         self.evaluated: list[Evaluated] = []
+        self._setting = _setting()
         self._num_examples, self._numbers = len(valset), dict[int, list[int]]()
         for n, example in enumerate(valset):  # the same object may be there twice
             self._numbers.setdefault(id(example), []).append(n)
@@ -59,26 +64,40 @@ class Harvest(BaseCallback):
 
     def on_evaluate_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """Remember the program as it is now; optimizers go on to change it."""
-        self._running[call_id] = snapshot(inputs["program"], {})
+        found = snapshot(inputs["program"], {})
+        self._running[call_id] = replace(found, in_place=_setting() == self._setting)
 
     def on_evaluate_end(
         self, call_id: str, outputs: Any | None, exception: BaseException | None = None
     ) -> None:
         """Keep the scores of validation examples."""
         numbers = {example: iter(own) for example, own in self._numbers.items()}
-        scores = {
-            number: float(score)
-            for example, prediction, score in (outputs.results if outputs is not None else ())
-            if (number := next(numbers.get(id(example), iter(())), None)) is not None
-            and _succeeded(prediction)
-        }
-        self.evaluated.append(replace(self._running.pop(call_id), scores=scores))
+        scores, num_failed = dict[int, float](), 0
+        for example, prediction, score in outputs.results if outputs is not None else ():
+            number = next(numbers.get(id(example), iter(())), None)
+            if number is not None and _succeeded(prediction):
+                scores[number] = float(score)
+            elif number is not None:
+                num_failed += 1
+        found = self._running.pop(call_id)
+        self.evaluated.append(replace(found, scores=scores, num_failed=num_failed))
 
     def best(self, student: dspy.Module) -> dspy.Module:
-        """The best program evaluated on the whole valset, the earliest of several; else the student."""
-        complete = [found for found in self.evaluated if len(found.scores) == self._num_examples]
-        best = max(complete, key=lambda found: sum(found.scores.values()), default=snapshot(student, {}))
-        return rebuilt(student, best)
+        """The best program evaluated on the whole valset, the earliest of several; else the student.
+
+        Where it failed, a program has the lowest score that any had, as in our own search.
+        """
+        lowest = min((0.0, *(score for found in self.evaluated for score in found.scores.values())))
+        complete = [one for one in self.evaluated if len(one.scores) + one.num_failed == self._num_examples]
+
+        def total(found: Evaluated) -> float:
+            return sum(found.scores.values()) + found.num_failed * lowest
+
+        return rebuilt(student, max(complete, key=total, default=snapshot(student, {})))
+
+
+def _setting() -> tuple[int, int]:
+    return id(dspy.settings.lm), id(dspy.settings.adapter)
 
 
 def _succeeded(prediction: Any) -> bool:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import dspy
 
-from dspy_diffusion_infill.errors import InfillError
+from dspy_diffusion_infill.errors import InfillError, TooManyUnscoredError
 from dspy_diffusion_infill.prompts.candidates import Candidate, key
 from dspy_diffusion_infill.prompts.program import with_instructions
 from dspy_diffusion_infill.prompts.windows import Masking
@@ -21,12 +21,7 @@ from dspy_diffusion_infill.search.events import EditAccepted, RunEnded, StartSco
 from dspy_diffusion_infill.search.idle import warn_if_idle
 from dspy_diffusion_infill.search.perfection import Perfection
 from dspy_diffusion_infill.search.proposals import Proposal, Proposer
-from dspy_diffusion_infill.search.results import (
-    Trial,
-    candidate_programs,
-    changes,
-    trial_logs,
-)
+from dspy_diffusion_infill.search.results import Trial, candidate_programs, trial_logs
 from dspy_diffusion_infill.search.reverting import attach_edits
 from dspy_diffusion_infill.search.review import Review, Reviewer
 from dspy_diffusion_infill.search.rounds import one_pass
@@ -34,6 +29,7 @@ from dspy_diffusion_infill.search.saying import logger
 from dspy_diffusion_infill.search.selection import TOLERANCE, select
 from dspy_diffusion_infill.search.session import Session
 from dspy_diffusion_infill.search.start import INTERRUPTED, STOPPED, Start
+from dspy_diffusion_infill.search.summary import summary
 
 PATIENCE = 2
 """Passes without any gain, one after the other, that end a search."""
@@ -66,7 +62,10 @@ class Search:
         self._tell = session.tell
 
     def run(self) -> str:
-        """Search; Ctrl-C or an outage ends it. `best` is at every moment the best found so far.
+        """Search; Ctrl-C, an outage, or too many unscored examples end it.
+
+        `best` is at every moment the best found so far. Failures and unscored examples may come to weigh more
+        than when an edit was accepted; if the best is worse than the start by that, the start is the best.
 
         Returns:
             Why the search ended.
@@ -74,6 +73,13 @@ class Search:
         Raises:
             Exception: What no later try can mend, with the best so far in its notes.
         """
+        reason = self._run()
+        if self._mean(self.best) < self._mean(self._start) - TOLERANCE:
+            logger.warning("By all that was seen the edits are worse than the start, which is returned.")
+            self.fall_back()
+        return reason
+
+    def _run(self) -> str:
         score = self._board.mean(self.best)
         self._tell(StartScored(metric_calls=self._meter.spent, score=score))
         if self._early_end is not None:
@@ -88,6 +94,9 @@ class Search:
         except Stop:
             return STOPPED
         except Exception as error:
+            if isinstance(error, TooManyUnscoredError):
+                logger.warning("%s The best so far is returned.", error)
+                return f"unscored examples: {error}"
             if failures.is_outage(error):
                 return self._cut_short(error if isinstance(error, InfillError) else failures.describe(error))
             error.add_note(
@@ -121,31 +130,14 @@ class Search:
         return RunEnded(metric_calls=self._meter.spent, stop_reason=reason, score=score, verdict=verdict)
 
     def _reports(self, run: Mapping[str, Any]) -> dict[str, Any]:
-        """Under the names that DSPy's optimizers use."""
+        """What was tried, under the names that DSPy's optimizers use."""
         board, tried = self._board, self._tried.values()
         scored = [(candidate, mean) for candidate in tried if (mean := board.mean(candidate)) is not None]
-        summary = {
-            "instructions_before": dict(self._start),
-            "instructions_after": dict(self.best),
-            "changes": changes(self._start, self.best),
-            "edits": [asdict(edit) for edit in self.edits],
-            "score_before": board.mean(self._start),
-            "score_after": board.mean(self.best),
-            "noise_floor": board.noise(self._start, self.best),
-            "num_failures": board.failures.total,
-            "failures": board.failures.counts,
-            "unscored": dict(board.unscored),
-            "metric_calls": self._meter.spent,
-            "resumed_calls": board.num_resumed,
-            "tokens": self._meter.tokens,
-            "usd": self._meter.usd if self._meter.budget.usd is not None else None,
-            "seconds": self._meter.seconds,
-            **run,
-        }
+        found = summary(self._start, self.best, self.edits, board, self._meter)
         return {
             "candidate_programs": candidate_programs(scored),
             "trial_logs": trial_logs(self._trials),
-            "detailed_results": summary,
+            "detailed_results": {**found, **run},
         }
 
     def _search(self) -> str:

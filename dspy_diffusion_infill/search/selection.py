@@ -39,7 +39,7 @@ class Selection:
     rule: Literal["race", "full"] = "race"
     """`full` scores every candidate on every example. `race` drops a candidate as soon as it could not win
     even with `max_score` on all examples left: the same winner for fewer metric calls. It also drops one that
-    failed three times (an answer that cannot be parsed) in the first block."""
+    failed three times (an answer that cannot be parsed) in the first block, where what is there did not."""
     shots: int = 8
     """Examples with reference outputs that a canvas shows the infiller; fewer if they do not fit."""
     max_score: float = 1.0
@@ -118,8 +118,8 @@ class Board(Protocol):
         """The candidate's score times the examples that count, as far as it has scores on them."""
         ...
 
-    def num_failed(self, candidate: Candidate) -> int:
-        """How many of the candidate's runs failed by its own fault."""
+    def num_failed(self, candidate: Candidate, beside: Candidate) -> int:
+        """How many of the candidate's runs failed by its own fault, and did not of another beside it."""
         ...
 
     def highest(self) -> float:
@@ -164,7 +164,7 @@ class _Race:
         if not self._advance({n: BLOCK - self._num_scored(n) for n in self._hopeful()}):
             return
         if self.selection.races:
-            self.broken = {n for n in self._hopeful() if self.board.num_failed(self.field[n]) >= MAX_FAILURES}
+            self.broken = {n for n in self._hopeful() if self._num_failed(n) >= MAX_FAILURES}
         promising = max(self._hopeful(), key=self._total, default=None)
         if promising is None or not self._advance({promising: self._left(promising)}):
             return
@@ -210,6 +210,9 @@ class _Race:
 
     def _num_scored(self, n: int) -> int:
         return len(self.board.examples) - self._left(n)
+
+    def _num_failed(self, n: int) -> int:
+        return self.board.num_failed(self.field[n], self.field[0])
 
     def _total(self, n: int) -> float:
         return self.board.total(self.field[n])

@@ -142,7 +142,7 @@ class Session:
             role=role,
             meter=self.meter,
             num_threads=self.num_threads or dspy.settings.num_threads,
-            max_unscored=self.selection.max_unscored,
+            max_unscored=1.0 if role == "trainset" else self.selection.max_unscored,
             set_metric=self.selection.set_metric,
             keep_traces=self.condition_on != "examples" and role != "holdout",
             repeats=1 if role == "trainset" else self.selection.repeats,
