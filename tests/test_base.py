@@ -11,6 +11,7 @@ from dspy_diffusion_infill.search.base import run_base
 from dspy_diffusion_infill.search.budget import Budget, Meter
 from dspy_diffusion_infill.search.counting import Stop, metrics_within
 from dspy_diffusion_infill.search.task import make_task
+from dspy_diffusion_infill.search.usage import COUNTS_USAGE, track
 from tests.doubles import ScriptedInfiller, exact, obey, reviews, rule_lm
 
 PROPOSED = "Be warm."
@@ -155,6 +156,22 @@ def test_an_example_that_is_there_twice_has_both_its_scores(metric, lm):
     meter = Meter(Budget(metric_calls=100))
     found = run_base(Probe(metric, evaluate), task, optional={}, required={}, meter=meter)
     assert len(harvested(found)) == meter.spent == 8
+
+
+@pytest.mark.skipif(not COUNTS_USAGE, reason="this DSPy cannot count usage")
+def test_a_base_that_only_proposes_is_stopped_at_a_cap_on_tokens(lm, metric, calls):
+    asked = []
+
+    def propose(base, student, trainset):
+        for n in range(10):
+            asked.append(dspy.settings.lm(f"Propose {n}."))
+
+    meter = Meter(Budget(tokens=10, base_share=0.5))
+    task = make_task(dspy.Predict("review -> rating"), reviews(), None)
+    with dspy.context(usage_tracker=track(meter)):
+        found = run_base(Probe(metric, propose), task, optional={}, required={}, meter=meter)
+    assert found.stopped
+    assert (len(asked), meter.tokens) == (3, 6)
 
 
 def test_threads_that_outlive_the_base_call_the_metric_no_more(metric, calls):

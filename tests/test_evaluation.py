@@ -301,6 +301,29 @@ def test_calls_of_good_runs_are_kept_by_predictor(lm):
     assert calls["predict"][2] == {"review": "2", "reasoning": "r", "rating": "y2"}
 
 
+def test_calls_of_copies_are_those_of_their_originals_where_these_can_be_told(lm):
+    def once(program):
+        return dspy.BestOfN(program, N=1, reward_fn=lambda inputs, prediction: 1.0, threshold=1.0)
+
+    board = evaluator(program=once(dspy.Predict(dspy.Signature("review -> rating", "Rate it."))))
+    run(board, {"module": "Be warm."}, keep_traces=True)
+    assert len(good_calls(board, {"module": "Be warm."})["module"]) == 5
+
+    class Twins(dspy.Module):
+        def __init__(self):
+            super().__init__()
+            signature = dspy.Signature("review -> rating", "Rate it.")
+            self.one, self.two = once(dspy.Predict(signature)), dspy.Predict(signature)
+
+        def forward(self, review):
+            return self.one(review=review)
+
+    same = {"one.module": "Rate it.", "two": "Rate it."}
+    board = evaluator(lambda e, p: 1.0, program=Twins())
+    run(board, same, keep_traces=True)
+    assert good_calls(board, same) == {}
+
+
 def test_runs_below_the_mean_are_not_good(lm):
     board = evaluator(lambda e, p: int(e.review) / 10)  # 0.0, 0.1, ..., 0.7: the mean is 0.35
     run(board, VAGUE, keep_traces=True)

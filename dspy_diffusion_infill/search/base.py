@@ -124,7 +124,7 @@ def run_base(
     given = with_own_signatures(copy_program(student))
     given._compiled = False  # several optimizers refuse a program that another one has marked
     found = BaseResult(copy_program(student), harvest.evaluated)
-    callbacks = [*dspy.settings.callbacks, harvest]
+    callbacks = [*dspy.settings.callbacks, harvest, counter]
     with contextlib.redirect_stdout(io.StringIO()), dspy.context(callbacks=callbacks):
         try:
             program = counter.counted(base).compile(given, trainset=list(task.trainset), **arguments)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dspy.teleprompt import Teleprompter
+from dspy.utils.callback import BaseCallback
 
 from dspy_diffusion_infill.errors import MetricError, Unscored
 from dspy_diffusion_infill.search import failures
@@ -37,8 +38,8 @@ def _inside(optimizer: Teleprompter) -> list[Teleprompter]:
     return [one for one in inner if isinstance(one, Teleprompter)]
 
 
-class Counter:
-    """Wraps the metrics of an optimizer, and of the optimizers inside it.
+class Counter(BaseCallback):
+    """Wraps the metrics of an optimizer, and of the optimizers inside it; as a callback, it hears LM calls.
 
     Args:
         meter: Grants a permit for each call.
@@ -54,6 +55,12 @@ class Counter:
         self.interrupted = False
         """Whether Ctrl-C came in a metric: other threads may be about to begin a call."""
         self._meter, self._paid = meter, paid
+
+    def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        """Stop at a cap on seconds, tokens or dollars: proposals of prompts call no metric."""
+        if self.closed or self._meter.reached(self._meter.budget.base_share):
+            self.stopped = True
+            raise Stop
 
     def check(self) -> None:
         """Raise what the metric raised, whatever the optimizer made of it."""

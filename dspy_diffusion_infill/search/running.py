@@ -6,6 +6,7 @@ import contextvars
 import functools
 import math
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -205,9 +206,14 @@ def _scored(score: float, called: Called | None) -> Run:
 
 
 def _steps(program: dspy.Module) -> tuple[Step, ...]:
-    names = {id(predictor): name for name, predictor in program.named_predictors()}
-    return tuple(
-        Step(names[id(predictor)], dict(inputs), dict(outputs.items()))
+    """Copies that Refine and BestOfN run have the signatures of their originals, if not these themselves."""
+    predictors = program.named_predictors()
+    shared = Counter(id(predictor.signature) for _, predictor in predictors)
+    own = ((name, id(predictor.signature)) for name, predictor in predictors)
+    names = {signature: name for name, signature in own if shared[signature] == 1}
+    names |= {id(predictor): name for name, predictor in predictors}
+    called = (
+        (names.get(id(predictor)) or names.get(id(predictor.signature)), inputs, outputs)
         for predictor, inputs, outputs in dspy.settings.trace
-        if id(predictor) in names
     )
+    return tuple(Step(name, dict(inputs), dict(outputs.items())) for name, inputs, outputs in called if name)
