@@ -1,5 +1,8 @@
 """The base runs first, inside the budget, and what it paid for is kept."""
 
+import sys
+import threading
+
 import dspy
 import pytest
 from dspy.teleprompt import COPRO, GEPA, BetterTogether, BootstrapFewShot, LabeledFewShot, Teleprompter
@@ -217,6 +220,31 @@ def test_an_example_that_cannot_be_judged_now_is_no_bug_of_the_metric(error):
 def test_what_the_base_prints_is_dropped(metric, capfd):
     run(Probe(metric, lambda base, *_: print("one of 31 prompt dumps")))  # noqa: T201
     assert capfd.readouterr().out == ""
+
+
+def test_what_metric_and_other_threads_print_meanwhile_is_not_dropped(capfd):
+    def evaluate(base, student, trainset):
+        thread = threading.Thread(target=print, args=("elsewhere",))
+        thread.start()
+        thread.join()
+        print("dump", base.metric(trainset[0], dspy.Prediction(rating="no")))  # noqa: T201
+
+    def printing(example, prediction, trace=None):
+        print("asked")  # noqa: T201
+        return 0.0
+
+    run(Probe(printing, evaluate))
+    assert capfd.readouterr().out == "elsewhere\nasked\n"
+
+
+def test_runs_side_by_side_leave_stdout_as_it_was(metric):
+    stdout, both = sys.stdout, threading.Barrier(2)
+    threads = [threading.Thread(target=run, args=(Probe(metric, lambda *_: both.wait(5)),)) for _ in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sys.stdout is stdout
 
 
 def test_a_failure_that_dspy_scored_is_not_kept():

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import io
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -22,6 +20,7 @@ from dspy_diffusion_infill.search.harvest import Evaluated, Harvest, rebuilt, sn
 from dspy_diffusion_infill.search.journal import Journal, is_faithful
 from dspy_diffusion_infill.search.metrics import Metric
 from dspy_diffusion_infill.search.paid_calls import PaidCalls
+from dspy_diffusion_infill.search.quiet import quiet
 from dspy_diffusion_infill.search.saying import logger
 from dspy_diffusion_infill.search.task import Task
 
@@ -97,7 +96,7 @@ def run_base(
 
     The base itself is not modified. Its metric is counted; when its share of the budget is used up, or at
     Ctrl-C, it is stopped, and the best program it had evaluated on the whole valset is kept. If it fails, the
-    student and the scores paid for are kept. What it writes to stdout is dropped.
+    student and the scores paid for are kept. What it prints is dropped; what the metric prints is not.
 
     Args:
         base: Any optimizer whose `compile` takes a student and a trainset; None leaves the student as it is.
@@ -125,7 +124,7 @@ def run_base(
     given._compiled = False  # several optimizers refuse a program that another one has marked
     found = BaseResult(copy_program(student), harvest.evaluated)
     callbacks = [*dspy.settings.callbacks, harvest, counter]
-    with contextlib.redirect_stdout(io.StringIO()), dspy.context(callbacks=callbacks):
+    with quiet(), dspy.context(callbacks=callbacks):
         try:
             program = counter.counted(base).compile(given, trainset=list(task.trainset), **arguments)
             found.program = _checked(program)

@@ -15,6 +15,7 @@ from dspy_diffusion_infill.search import failures
 from dspy_diffusion_infill.search.budget import Meter
 from dspy_diffusion_infill.search.metrics import number_of
 from dspy_diffusion_infill.search.paid_calls import PaidCalls
+from dspy_diffusion_infill.search.quiet import aloud
 
 METRIC_NAMES = ("metric", "metric_fn")
 
@@ -100,7 +101,8 @@ class Counter(BaseCallback):
             self.stopped = True
             raise Stop
         try:
-            value = metric(*args, **kwargs)
+            with aloud():
+                value = metric(*args, **kwargs)
             score = number_of(value, repr(args[0] if args else kwargs))
         except Unscored:
             self._paid.keep(question, None, None)

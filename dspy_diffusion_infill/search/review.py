@@ -8,6 +8,7 @@ from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.search.edits import Edit
 from dspy_diffusion_infill.search.fingerprint import digest
 from dspy_diffusion_infill.search.journal import Journal
+from dspy_diffusion_infill.search.quiet import aloud
 
 Review = bool | Callable[[Edit], bool]
 """False lets every edit in, True asks at the terminal; or what says of an edit whether it is let in."""
@@ -31,7 +32,8 @@ class Reviewer:
         place = ("review", digest([edit.predictor, edit.start, edit.before, edit.after, edit.moved]))
         if self._journal is not None and (record := self._journal.find(place)) is not None:
             return bool(record["accepted"])
-        accepted = ask(edit) if self._review is True else self._review(edit)
+        with aloud():
+            accepted = ask(edit) if self._review is True else self._review(edit)
         if not isinstance(accepted, bool):
             raise SettingsError(f"review must return True or False for an edit; got {accepted!r}.")
         if self._journal is not None:
