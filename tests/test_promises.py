@@ -7,6 +7,7 @@ import pytest
 
 from dspy_diffusion_infill import Budget, CompactAdapter, Denoising, DiffusionInfill, Selection, Unscored
 from dspy_diffusion_infill.prompts.program import instructions_of
+from dspy_diffusion_infill.search import failures
 from tests.doubles import ScriptedInfiller, exact, reviews, rule_lm
 from tests.test_selection import FAILED, Table
 
@@ -113,3 +114,31 @@ def test_a_trainset_that_cannot_be_judged_ends_no_search():
     trained = [example.copy(review=f"{16 + n}").with_inputs("review") for n, example in enumerate(reviews(6))]
     tuned = compiled(answer, unsure({"odd"}), condition_on="traces", trainset=trained)
     assert tuned.detailed_results["score_after"] == 1.0
+
+
+class Slow(dspy.Module):
+    """Runs into a timeout of its own with one text, while the LM answers all."""
+
+    def __init__(self):
+        super().__init__()
+        self.ask = dspy.Predict(dspy.Signature("review -> rating", "Rate the text."))
+
+    def forward(self, review):
+        found = self.ask(review=review)
+        if "Alpha" in self.ask.signature.instructions:
+            raise TimeoutError("the tool")
+        return found
+
+
+def test_a_timeout_that_one_candidate_alone_runs_into_is_its_own_failure(monkeypatch):
+    monkeypatch.setattr(failures, "PAUSES", (0.0,))
+    infiller = ScriptedInfiller("Alpha", "Warm")
+    optimizer = DiffusionInfill(
+        exact, infiller=infiller, denoising=Denoising(num_candidates=2), budget="heavy"
+    )
+    lm = rule_lm(lambda system, user: f"y{user.split()[-1]}" if "Warm" in system else "no")
+    with dspy.context(lm=lm, adapter=CompactAdapter()):
+        tuned = optimizer.compile(Slow(), trainset=reviews(6))
+    found = tuned.detailed_results
+    assert (found["score_after"], found["stop_reason"]) == (1.0, "perfect score")
+    assert list(found["failures"]) == ["TimeoutError: the tool"]

@@ -26,7 +26,6 @@ class Blame:
 
     def __init__(self, runner: Runner, variants: Variants, num_examples: int) -> None:
         self._runner, self._variants, self._num_examples = runner, variants, num_examples
-        self._proof: Place | None = None
         runner.max_crashes = MAX_CRASHED * num_examples
 
     def check(self, done: Mapping[Place, Run]) -> list[Place]:
@@ -38,16 +37,14 @@ class Blame:
         crashed = [place for place, run in done.items() if run.crashed]
         if self._runner.is_broken:
             self._runner.raise_crash()
-        if crashed and self._proof is not None:
-            self._run_again(self._proof)
+        if crashed and self._runner.proof is not None and not self._runner.goes_well():
+            self._runner.raise_crash()
         return crashed
 
     def learn(self, place: Place, run: Run) -> None:
         """Remember the first run that went well."""
-        if self._proof is None and run.score is not None:
-            self._proof = place
+        if self._runner.proof is None and run.score is not None:
+            prompt, example = place
+            program = self._variants.get(dict(prompt), example // self._num_examples)
+            self._runner.proof = (program, example)
             self._runner.max_crashes = float("inf")
-
-    def _run_again(self, place: Place) -> None:
-        prompt, example = place
-        self._runner.check(self._variants.get(dict(prompt), example // self._num_examples), example)

@@ -75,6 +75,8 @@ class Runner:
         self.max_crashes = math.inf
         """Errors of the program's own after which nothing more is begun."""
         self._crashes: dict[int, EvaluationError] = {}
+        self.proof: tuple[dspy.Module, int] | None = None
+        """A program and the number of an example on which it ran well."""
         self.outage: str | None = None
         """The error that every try ended in; nothing is run from then on."""
 
@@ -124,15 +126,33 @@ class Runner:
         try:
             run = failures.retry(lambda: self._try(*task), failures.PAUSES, self._wait)
         except BaseException as error:
-            self._stop.set()  # the other threads begin nothing more
             if not failures.is_outage(error):
+                self._stop.set()  # the other threads begin nothing more
                 raise
-            self.outage, run = str(error), None
+            run = self._blamed(task, error)
         if run is None:
             self._meter.give_back(1)
         elif not run.crashed:
             keep(number, run)
         return run
+
+    def _blamed(self, task: Task, error: BaseException) -> Run | None:
+        """What to make of a run that every try ended in an outage; None if a service is down.
+
+        A tool that never answers what one candidate asks of it is the candidate's fault: what ran well before
+        still does, just before and just after another try that fails again.
+        """
+        if self.goes_well():
+            try:
+                return self._try(*task)
+            except Exception as again:
+                if not failures.is_outage(again):
+                    raise
+                if self.goes_well():
+                    return Run(failure=failures.describe(again.__cause__ or again))
+        self._stop.set()
+        self.outage = str(error)
+        return None
 
     @property
     def is_broken(self) -> bool:
@@ -143,14 +163,18 @@ class Runner:
         """Raise what a program raised, on the first example of the last runs on which it did."""
         raise self._crashes[min(self._crashes)]
 
-    def check(self, program: dspy.Module, example: int) -> None:
-        """Raise what a program raised in the last runs, if one that went well does not go well again."""
+    def goes_well(self) -> bool:
+        """Whether a run that went well does so again; False if there was none."""
+        if self.proof is None:
+            return False
+        program, example = self.proof
         repeat, number = divmod(example, len(self._examples))
         try:
             with _apart(repeat):
                 program(**self._examples[number].inputs())
         except Exception:  # noqa: BLE001  (whatever it is, it is not the candidates' fault)
-            self.raise_crash()
+            return False
+        return True
 
     def _wait(self, pause: float) -> bool:
         """Wait before another try; whether there is to be none."""
