@@ -57,10 +57,11 @@ class Selection:
     likelier each makes the reference outputs than what is there, and the best share goes on: of all fillings
     so far, so that a poor window may get none. Needs an infiller that is a `Scorer`."""
     repeats: int = 1
-    """Runs of every program on every example; for a task LM that answers at a temperature above 0. A winner
-    must then gain more than `repeats.noise_floor`, measured on how its scores and those of what was there
-    differ from run to run; `detailed_results["noise_floor"]` is that of start and result. Metric calls count
-    each."""
+    """Runs of every program on every example; for a task LM that answers at a temperature above 0. Each goes
+    past the cache of the LMs that settings and predictors name, not of those that a program calls by itself.
+    A winner must then gain more than `repeats.noise_floor`, measured on how its scores and those of what was
+    there differ from run to run; `detailed_results["noise_floor"]` is that of start and result. Metric calls
+    count each."""
     holdout: float | Literal["auto"] = "auto"
     """Share of the validation examples kept out of the search, and of the base and the canvases if these
     use the same ones. If the result gains nothing there, the start is returned; `detailed_results` has the
