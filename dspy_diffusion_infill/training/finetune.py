@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -35,7 +36,7 @@ from dspy_diffusion_infill.training.updates import Updates
 from dspy_diffusion_infill.training.work import (
     Record,
     as_record,
-    begin,
+    begun,
     check,
     check_output,
     finish,
@@ -124,21 +125,21 @@ def finetune(plan: Plan, output: Path) -> None:
         output: Folder of the checkpoint. Must not exist.
 
     Raises:
-        SettingsError: If `output` exists, or something other than this run's work lies beside it.
+        SettingsError: If `output` exists, something other than this run's work lies beside it, or another
+            process is at this work.
     """
     check_output(output)
     work, state = work_folder(output), PartialState(cpu=plan.settings.use_cpu)
     record = _record(plan)
     check(work, record)
     state.wait_for_everyone()  # all have looked before the first writes
-    if state.is_main_process:
-        begin(work, record)
-    state.wait_for_everyone()
-    done = _run(plan, len(plan.settings.stages) - 1, work)
-    if isinstance(plan.examples, Stream):
-        logger.info("%d of %d examples were truncated", plan.examples.truncated, plan.examples.num_read)
-    if state.is_main_process:
-        finish(work, done, output)
+    with begun(output, record) if state.is_main_process else nullcontext():
+        state.wait_for_everyone()
+        done = _run(plan, len(plan.settings.stages) - 1, work)
+        if isinstance(plan.examples, Stream):
+            logger.info("%d of %d examples were truncated", plan.examples.truncated, plan.examples.num_read)
+        if state.is_main_process:
+            finish(work, done, output)
     state.wait_for_everyone()
 
 

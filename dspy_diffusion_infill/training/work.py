@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from dspy_diffusion_infill.errors import SettingsError
+from dspy_diffusion_infill.search.journal import lock_file
 
 Record = dict[str, Any]
 """What a run is, by name; two runs with equal records come to equal ends."""
 
 _RECORD = "run.json"
 _UNFINISHED = _RECORD + ".tmp"
+_LOCK = "lock"
 _STAGES = "[0-9]*-*"
 
 
@@ -60,11 +62,28 @@ def check(work: Path, record: Record) -> None:
         )
 
 
-def begin(work: Path, record: Record) -> None:
-    """Say in the folder whose it is; nothing in it is removed."""
+@contextmanager
+def begun(output: Path, record: Record) -> Iterator[None]:
+    """Keep the folder of the work for this process, and say in it whose it is; nothing in it is removed.
+
+    Raises:
+        SettingsError: If another process keeps it, or left there what `check_output` and `check` refuse.
+    """
+    work = work_folder(output)
     work.mkdir(parents=True, exist_ok=True)
-    (work / _UNFINISHED).write_text(json.dumps(record, indent=1), encoding="utf-8")
-    os.replace(work / _UNFINISHED, work / _RECORD)
+    with (work / _LOCK).open("a") as file:  # the system drops the lock with the process, however that ends
+        try:
+            lock_file(file)
+        except OSError as error:
+            raise SettingsError(
+                f"{str(work)!r} must be used by one run at a time; another one uses it ({error}). Let "
+                "that one end, or name another output."
+            ) from error
+        check_output(output)
+        check(work, record)
+        (work / _UNFINISHED).write_text(json.dumps(record, indent=1), encoding="utf-8")
+        os.replace(work / _UNFINISHED, work / _RECORD)
+        yield
 
 
 def finish(work: Path, done: Path, output: Path) -> None:
@@ -81,7 +100,8 @@ def finish(work: Path, done: Path, output: Path) -> None:
             shutil.rmtree(stage)
     done.rename(output)
     (work / _RECORD).unlink()
-    with suppress(OSError):  # somebody's notes
+    with suppress(OSError):  # somebody's notes; or a system that removes no open file
+        (work / _LOCK).unlink()
         work.rmdir()
 
 
@@ -106,7 +126,7 @@ def _found(work: Path) -> Record | None:
 
 
 def _is_empty(work: Path) -> bool:
-    return work.is_dir() and {path.name for path in work.iterdir()} <= {_UNFINISHED}
+    return work.is_dir() and {path.name for path in work.iterdir()} <= {_UNFINISHED, _LOCK}
 
 
 def _has_checkpoint(work: Path) -> bool:

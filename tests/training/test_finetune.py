@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import PartialState
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
@@ -13,6 +14,7 @@ from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
 from dspy_diffusion_infill.engine.model import load
 from dspy_diffusion_infill.errors import InfillError, ModelError, SettingsError
 from dspy_diffusion_infill.prompts.canvas import Canvas, Masked, Message
+from dspy_diffusion_infill.training import finetune as finetuning
 from dspy_diffusion_infill.training import saving
 from dspy_diffusion_infill.training.dry_run import dry_run
 from dspy_diffusion_infill.training.finetune import Plan, finetune, prepare
@@ -103,7 +105,7 @@ def test_a_full_disk_leaves_no_half_of_a_checkpoint_and_the_run_goes_on_later(
         with pytest.raises(InfillError, match=r"must take .*0-ro-done.*No space left on device\. Make room"):
             finetune(plan, tmp_path / "out")
     work = tmp_path / "out-work"
-    assert sorted(path.name for path in work.iterdir()) == ["0-ro", "run.json"]
+    assert sorted(path.name for path in work.iterdir()) == ["0-ro", "lock", "run.json"]
     assert Path(last_checkpoint(work / "0-ro") or "").name == "checkpoint-2"
     finetune(plan, tmp_path / "out")
     assert (tmp_path / "out" / "tokenizer.json").is_file()
@@ -231,6 +233,25 @@ def test_a_kill_while_a_run_is_put_away_loses_nothing(
     finetune(plan, tmp_path / "out")
     assert (tmp_path / "out" / "model.safetensors").is_file()
     assert not (tmp_path / "out-work").exists()
+
+
+def test_while_a_run_is_at_work_its_other_processes_join_it_and_other_runs_are_refused(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    output = tmp_path / "out"
+
+    def others(*_: object):
+        with pytest.raises(SettingsError, match=r"out-work' must be used by one run at a time"):
+            finetune(plan, output)
+        monkeypatch.setattr(finetuning, "_run", lambda *_: None)
+        monkeypatch.setattr(PartialState, "is_main_process", False)
+        finetune(plan, output)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(finetuning, "_run", others)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(plan, output)
+    assert not output.exists()
 
 
 def test_a_half_written_checkpoint_is_passed_over(tmp_path: Path):

@@ -1,0 +1,42 @@
+"""The folder of a run's work: one run at a time."""
+
+from pathlib import Path
+
+import pytest
+
+from dspy_diffusion_infill.errors import SettingsError
+from dspy_diffusion_infill.training.work import as_record, begun, finish, work_folder
+
+RECORD = as_record({"model": "tiny", "data": ["rows.jsonl"], "seed": 0})
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_second_run_into_an_output_is_refused_while_the_first_is_at_work(tmp_path: Path, seed: int):
+    output = tmp_path / "out"
+    with begun(output, RECORD):
+        before = contents(work_folder(output))
+        with (
+            pytest.raises(
+                SettingsError, match=r"out-work' must be used by one run at a time; another one uses"
+            ),
+            begun(output, RECORD | {"seed": seed}),
+        ):
+            pass
+        assert contents(work_folder(output)) == before
+    with begun(output, RECORD | {"seed": seed}):
+        pass
+
+
+def test_a_run_that_waited_for_one_that_finished_finds_its_output_taken(tmp_path: Path):
+    output = tmp_path / "out"
+    with begun(output, RECORD):
+        done = work_folder(output) / "0-fs-done"
+        done.mkdir()
+        finish(work_folder(output), done, output)
+        assert not work_folder(output).exists()
+    with pytest.raises(SettingsError, match="output must not exist yet"), begun(output, RECORD):
+        pass
