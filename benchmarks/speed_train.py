@@ -40,7 +40,8 @@ from dspy_diffusion_infill.training.loss import IGNORED
 from dspy_diffusion_infill.training.masking import Objective
 from dspy_diffusion_infill.training.packing import lay_out
 from dspy_diffusion_infill.training.sources import read
-from dspy_diffusion_infill.training.train import Batches, MaskedDiffusionTrainer
+from dspy_diffusion_infill.training.train import Batches
+from dspy_diffusion_infill.training.trainer import MaskedDiffusionTrainer
 from dspy_diffusion_infill.training.updates import Updates
 
 MAX_TOKENS = 1024

@@ -31,7 +31,8 @@ from dspy_diffusion_infill.training.monitor import HeldOut
 from dspy_diffusion_infill.training.saving import adapted, merged, own_dtype, save
 from dspy_diffusion_infill.training.settings import WITHOUT_EFFECT, Settings
 from dspy_diffusion_infill.training.start import Start, read_weights
-from dspy_diffusion_infill.training.train import Batches, MaskedDiffusionTrainer, train
+from dspy_diffusion_infill.training.train import Batches, train
+from dspy_diffusion_infill.training.trainer import MaskedDiffusionTrainer
 from dspy_diffusion_infill.training.updates import Updates
 from dspy_diffusion_infill.training.work import (
     Record,

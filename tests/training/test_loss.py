@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from dspy_diffusion_infill.training.loss import IGNORED, masked_losses
-from dspy_diffusion_infill.training.train import MaskedDiffusionTrainer
+from dspy_diffusion_infill.training.trainer import MaskedDiffusionTrainer
 
 
 class Lookup(nn.Module):

@@ -1,5 +1,6 @@
 """The loop and the recipe, at a size of seconds."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from transformers import LlamaForCausalLM
 from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
 from dspy_diffusion_infill.engine.model import load
 from dspy_diffusion_infill.engine.vocabulary import Vocabulary
+from dspy_diffusion_infill.errors import InfillError
 from dspy_diffusion_infill.prompts.canvas import Canvas, Masked, Message
 from dspy_diffusion_infill.training.embedded import _config, build
 from dspy_diffusion_infill.training.train import Batches, train
@@ -67,6 +69,55 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(
         torch.testing.assert_close(value, whole[name], atol=1e-6, rtol=0)
 
 
+def with_infinite_weights(model: LlamaForCausalLM) -> None:
+    model.get_input_embeddings().weight.data.fill_(torch.inf)
+
+
+def with_infinite_gradients(model: LlamaForCausalLM) -> None:
+    model.get_input_embeddings().weight.register_hook(lambda gradient: gradient * torch.inf)
+
+
+@pytest.mark.parametrize(
+    ("breaking", "what"), [(with_infinite_weights, "loss"), (with_infinite_gradients, "gradient norm")]
+)
+def test_a_run_that_diverges_says_so_and_keeps_its_last_good_checkpoint(
+    model: LlamaForCausalLM, world: World, tmp_path: Path, breaking: Callable, what: str
+):
+    draw = partial(world.batch, TINY.stages[1], TINY.batch_tokens, TINY.seed)
+
+    def make(update: int):
+        if update == 3:  # drawn before the third update
+            breaking(model)
+        return draw(update)
+
+    with pytest.raises(
+        InfillError, match=rf"The {what} of update 3 must be finite; got (nan|inf): .* lower learning"
+    ):
+        train(
+            model,
+            Batches(make, 6),
+            tmp_path,
+            learning_rate=1e-2,
+            warmup_updates=1,
+            save_updates=2,
+            use_cpu=True,
+        )
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
+
+
+def test_a_model_that_diverged_in_its_last_update_is_not_saved(
+    model: LlamaForCausalLM, world: World, tmp_path: Path
+):
+    make = partial(world.batch, TINY.stages[1], TINY.batch_tokens, TINY.seed)
+    losses = iter([6.5, float("inf")])
+    with pytest.raises(InfillError, match="The held-out loss of update 2 must be finite; got inf"):
+        train(
+            model, Batches(make, 2), tmp_path, learning_rate=1e-2, warmup_updates=1, use_cpu=True,
+            monitor=lambda _: {"loss": next(losses)},
+        )  # fmt: skip
+    assert not list(tmp_path.glob("checkpoint-*"))
+
+
 def test_the_recipe_makes_a_model_that_loads_and_infills(real: Path, tokenizer: Tokenizer, tmp_path: Path):
     build(real, tmp_path / "model", TINY, use_cpu=True)
     made = Tokenizer.from_file(str(tmp_path / "model" / "tokenizer.json"))
@@ -120,7 +171,7 @@ def test_the_loss_is_of_a_context_that_does_not_see_the_instruction(
     from transformers import TrainingArguments
 
     from dspy_diffusion_infill.training.loss import masked_losses
-    from dspy_diffusion_infill.training.train import MaskedDiffusionTrainer
+    from dspy_diffusion_infill.training.trainer import MaskedDiffusionTrainer
 
     # in one layer, nothing reaches a mask by way of the context
     model = LlamaForCausalLM(_config(replace(TINY, num_layers=2), vocabulary))
@@ -142,7 +193,7 @@ def test_gradients_are_those_of_the_mean_over_all_masked_tokens_of_an_update(
     from transformers import TrainingArguments
 
     from dspy_diffusion_infill.training.loss import masked_losses
-    from dspy_diffusion_infill.training.train import MaskedDiffusionTrainer
+    from dspy_diffusion_infill.training.trainer import MaskedDiffusionTrainer
 
     make = partial(world.batch, TINY.stages[1], TINY.batch_tokens, TINY.seed)
     batches = [make(0), make(1)]

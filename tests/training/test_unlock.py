@@ -13,7 +13,7 @@ from benchmarks.unlock_models import OBJECTIVES, VARIANTS, Models, Plan
 from benchmarks.unlock_tables import bars, draw, interval, tables
 from dspy_diffusion_infill import demo
 from dspy_diffusion_infill.prompts.canvas import Canvas, Masked, Message
-from dspy_diffusion_infill.training import train
+from dspy_diffusion_infill.training import trainer
 from dspy_diffusion_infill.training.world import Stage
 from tests.training.conftest import TINY
 
@@ -85,7 +85,7 @@ def test_a_short_run_measures_every_variant_and_a_second_one_only_reads_it(
     draw(tmp_path / "figure.svg", cells, seeds)
     assert (tmp_path / "figure.svg").stat().st_size > 1000
     assert [line.split()[0] for line in tables(cells, seeds) if line.startswith("fsro")] == ["fsro"] * 3
-    monkeypatch.setattr(train.MaskedDiffusionTrainer, "training_step", lambda *_: 1 / 0)
+    monkeypatch.setattr(trainer.MaskedDiffusionTrainer, "training_step", lambda *_: 1 / 0)
     assert run(real, work, SHORT, [0], str(work / "start")) == (cells, seeds)
 
 
