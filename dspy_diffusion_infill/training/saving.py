@@ -33,7 +33,9 @@ _TOKENIZER = (
     "chat_template.*",
 )
 _UNFINISHED = ".unfinished"
-"""Marks a folder that is being made here."""
+"""Marks a folder that things are made in here."""
+_WHOLE = "whole"
+"""What is made there."""
 
 
 def adapted(network: PreTrainedModel, settings: Settings) -> nn.Module:
@@ -101,15 +103,19 @@ def write_whole(folder: Path, fill: Callable[[Path], None]) -> None:
         saving.mkdir(parents=True)
         (saving / _UNFINISHED).touch()
         try:
-            fill(saving)
-            (saving / _UNFINISHED).unlink()
-            for path in saving.iterdir():  # on the disk before it has its name
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
-            saving.rename(folder)
-        except BaseException:
-            shutil.rmtree(saving, ignore_errors=True)
-            raise
+            _fill(saving / _WHOLE, fill)
+            (saving / _WHOLE).rename(folder)
+        finally:
+            _remove(saving)
+
+
+def _fill(whole: Path, fill: Callable[[Path], None]) -> None:
+    """Make a folder, and have it on the disk before it gets its name."""
+    whole.mkdir()
+    fill(whole)
+    for path in whole.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
 
 
 @contextmanager
@@ -130,11 +136,21 @@ def writing(path: Path) -> Iterator[None]:
 
 def _clear(saving: Path) -> None:
     """Remove what a killed run left."""
-    if saving.exists() and not (saving / _UNFINISHED).is_file():
+    if saving.exists() and not _is_own(saving):
         raise SettingsError(
             f"{str(saving)!r}, where a checkpoint is made, must not exist yet; it holds something else. "
             "Move that away, or name another output."
         )
+    _remove(saving)
+
+
+def _is_own(saving: Path) -> bool:
+    return (saving / _UNFINISHED).is_file() or (saving.is_dir() and not any(saving.iterdir()))
+
+
+def _remove(saving: Path) -> None:
+    """What says whose it is goes last, so that a kill amid this leaves nothing that seems another's."""
+    shutil.rmtree(saving / _WHOLE, ignore_errors=True)
     shutil.rmtree(saving, ignore_errors=True)
 
 

@@ -145,19 +145,6 @@ def test_what_lies_where_a_run_would_work_is_left_alone(plan: Plan, tmp_path: Pa
     assert [path.read_text() for path in sorted(tmp_path.glob("*/thesis.txt"))] == ["mine", "mine"]
 
 
-def test_what_a_killed_run_left_is_made_anew(plan: Plan, tmp_path: Path):
-    network = read_weights(plan.start)
-
-    def killed(saving: Path) -> None:
-        shutil.copytree(saving, tmp_path / "kept")
-
-    saving.write_whole(tmp_path / "saved", killed)
-    (tmp_path / "kept").rename(tmp_path / "other-saving")
-    save(network, plan.start, tmp_path / "other", torch.float32, "card")
-    assert not list(tmp_path.glob("**/.unfinished"))
-    assert (tmp_path / "other" / "README.md").read_text() == "card"
-
-
 def test_the_output_has_the_tokenizers_chat_template_and_the_logs_of_all_stages(
     plan: Plan, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
