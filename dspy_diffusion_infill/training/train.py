@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.training.trainer import MaskedDiffusionTrainer, Monitor
@@ -37,6 +38,15 @@ class Batches(Dataset):
         if not 0 <= number < self.num_batches:
             raise IndexError(number)
         return self.make(number)
+
+
+class _SavesAsAsked(TrainerCallback):
+    """Trainer goes on at the pace that it finds in a checkpoint, whatever it is asked for now."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        state.save_steps = cast(int, args.save_steps)
 
 
 def train(
@@ -122,6 +132,7 @@ def train(
     trainer = MaskedDiffusionTrainer(
         model, arguments, train_dataset=batches, eval_dataset=evaluated, data_collator=_only
     )
+    trainer.add_callback(_SavesAsAsked())
     trainer.shift, trainer.monitor = shift, monitor
     trainer.train(resume_from_checkpoint=last_checkpoint(output))
     return trainer

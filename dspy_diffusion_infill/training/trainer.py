@@ -73,7 +73,7 @@ class MaskedDiffusionTrainer(Trainer):
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         # Before the optimizer takes a step: one that is no number makes every weight no number.
-        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        norm: Any = super()._get_grad_norm(model, grad_norm=grad_norm)
         _check_finite("gradient norm", float(norm), self.state.global_step + 1)
         return norm
 

@@ -22,7 +22,13 @@ from tests.training.conftest import TINY
 
 
 def run(
-    model: LlamaForCausalLM, world: World, output: Path, num_updates: int, *, stop_after: int | None = None
+    model: LlamaForCausalLM,
+    world: World,
+    output: Path,
+    num_updates: int,
+    *,
+    stop_after: int | None = None,
+    save_updates: int = 2,
 ):
     """Train; with `stop_after`, as if the process had ended once that many updates were made."""
 
@@ -31,7 +37,7 @@ def run(
             raise KeyboardInterrupt
         return world.batch(TINY.stages[1], TINY.batch_tokens, TINY.seed, update)
 
-    settings = {"learning_rate": 1e-2, "warmup_updates": 1, "save_updates": 2, "use_cpu": True}
+    settings = {"learning_rate": 1e-2, "warmup_updates": 1, "save_updates": save_updates, "use_cpu": True}
     train(model, Batches(make, num_updates), output, **settings)
 
 
@@ -67,6 +73,15 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(
     run(model, world, tmp_path / "broken", 6)
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, whole[name], atol=1e-6, rtol=0)
+
+
+def test_a_run_that_goes_on_saves_as_often_as_it_is_now_asked_to(
+    model: LlamaForCausalLM, world: World, tmp_path: Path
+):
+    with pytest.raises(KeyboardInterrupt):
+        run(model, world, tmp_path, 6, stop_after=3)
+    run(model, world, tmp_path, 6, save_updates=1)
+    assert {path.name for path in tmp_path.glob("checkpoint-*")} == {"checkpoint-5", "checkpoint-6"}
 
 
 def with_infinite_weights(model: LlamaForCausalLM) -> None:
