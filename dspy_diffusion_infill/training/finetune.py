@@ -14,6 +14,7 @@ from accelerate import PartialState
 from datasets import Dataset
 from transformers import PreTrainedModel
 
+from dspy_diffusion_infill.engine import checkpoint
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.training.card import model_card
 from dspy_diffusion_infill.training.corpus import (
@@ -146,8 +147,9 @@ def finetune(plan: Plan, output: Path) -> None:
 
 def _record(plan: Plan) -> Record:
     settings = {name: value for name, value in asdict(plan.settings).items() if name not in WITHOUT_EFFECT}
+    model = {"model": plan.start.source, "contents of model": checkpoint.fingerprint(plan.start.folder)}
     data = {"data": plan.data, "contents of data": plan.fingerprint}
-    return as_record({"model": plan.start.source, **data, **settings})
+    return as_record({**model, **data, **settings})
 
 
 def _run(plan: Plan, number: int, work: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +15,11 @@ from huggingface_hub import create_repo, upload_folder, whoami
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 from huggingface_hub.utils import validate_repo_id
 from peft import LoraConfig, get_peft_model
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from dspy_diffusion_infill.engine.checkpoint import read_config
+from dspy_diffusion_infill.engine.checkpoint import weight_files
 from dspy_diffusion_infill.errors import InfillError, SettingsError
 from dspy_diffusion_infill.training.settings import Settings
 from dspy_diffusion_infill.training.start import Start, read_weights
@@ -36,6 +37,8 @@ _UNFINISHED = ".unfinished"
 """Marks a folder that things are made in here."""
 _WHOLE = "whole"
 """What is made there."""
+_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+"""As safetensors files name them."""
 
 
 def adapted(network: PreTrainedModel, settings: Settings) -> nn.Module:
@@ -181,7 +184,12 @@ def push(folder: Path, repository: str) -> str:
 
 
 def own_dtype(start: Start) -> torch.dtype:
-    """The precision that the start's weights are kept in."""
-    settings = read_config(start.folder)
-    name = settings.get("dtype") or settings.get("torch_dtype") or "float32"
-    return getattr(torch, name)
+    """The precision that most of the start's weights are kept in, of those that training knows."""
+    sizes: Counter[torch.dtype] = Counter({torch.float32: 0})
+    for path in weight_files(start.folder):
+        with safe_open(path, framework="pt") as weights:
+            for name in weights.keys():  # noqa: SIM118
+                weight = weights.get_slice(name)
+                if dtype := _DTYPES.get(weight.get_dtype()):
+                    sizes[dtype] += torch.Size(weight.get_shape()).numel()
+    return max(sizes, key=sizes.__getitem__)

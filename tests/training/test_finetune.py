@@ -1,5 +1,6 @@
 """A run from data to checkpoint: what comes out, and what becomes of it when it is interrupted."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 import torch
 from accelerate import PartialState
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
@@ -18,7 +20,7 @@ from dspy_diffusion_infill.training import finetune as finetuning
 from dspy_diffusion_infill.training import saving
 from dspy_diffusion_infill.training.dry_run import dry_run
 from dspy_diffusion_infill.training.finetune import Plan, finetune, prepare
-from dspy_diffusion_infill.training.saving import adapted, merged, save
+from dspy_diffusion_infill.training.saving import adapted, merged, own_dtype, save
 from dspy_diffusion_infill.training.settings import Settings, defaults
 from dspy_diffusion_infill.training.start import read_start, read_weights
 from dspy_diffusion_infill.training.updates import Updates
@@ -181,7 +183,7 @@ def test_a_failed_start_does_not_stand_in_the_way_of_the_next(
     assert not (tmp_path / "out-work").exists()
 
 
-def test_a_run_goes_on_with_other_means_and_not_with_other_data(
+def test_a_run_goes_on_with_other_means_and_not_with_other_data_or_weights(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     draw = Updates._draw
@@ -199,6 +201,12 @@ def test_a_run_goes_on_with_other_means_and_not_with_other_data(
     changed = prepare(plan.start, [write_rows(tmp_path / "data.jsonl", other)], plan.settings)
     with pytest.raises(SettingsError, match="begun with another contents of data, seed"):
         finetune(replace(changed, settings=replace(plan.settings, seed=3)), tmp_path / "out")
+    network = read_weights(plan.start)
+    torch.nn.init.ones_(network.get_input_embeddings().weight)
+    save(network, plan.start, tmp_path / "start", torch.float32, "card")
+    replaced = replace(plan.start, folder=tmp_path / "start")
+    with pytest.raises(SettingsError, match="begun with another contents of model"):
+        finetune(replace(plan, start=replaced), tmp_path / "out")
     finetune(replace(plan, settings=replace(plan.settings, save_updates=7)), tmp_path / "out")
 
 
@@ -278,6 +286,23 @@ def test_adapters_with_checkpointed_activations_train_and_are_merged_into_the_ou
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert any("q_proj" in name for name in changed)
     assert not {name for name in changed if "embed" in name or "lm_head" in name or "norm" in name}
+
+
+@pytest.mark.parametrize("written", [None, "auto", "torch.bfloat16", "float32"])
+def test_the_precision_is_that_of_the_starts_weights_whatever_its_config_says(
+    plan: Plan, tmp_path: Path, written: str | None
+):
+    for name, dtype in (("half", torch.bfloat16), ("full", torch.float32)):
+        save(read_weights(plan.start), plan.start, tmp_path / name, dtype, "card")
+        config = json.loads((tmp_path / name / "config.json").read_text())
+        (tmp_path / name / "config.json").write_text(json.dumps({**config, "dtype": written}))
+        assert own_dtype(replace(plan.start, folder=tmp_path / name)) == dtype
+
+
+def test_a_few_weights_of_another_precision_do_not_decide_it(plan: Plan, tmp_path: Path):
+    weights = {"norm": torch.ones(4), "bias": torch.ones(4), "layer": torch.ones(9).half()}
+    save_file(weights, tmp_path / "model.safetensors")
+    assert own_dtype(replace(plan.start, folder=tmp_path)) == torch.float16
 
 
 def test_settings_are_the_papers_by_family_and_refuse_what_cannot_be(plan: Plan):
