@@ -9,6 +9,7 @@ from pathlib import Path
 
 from datasets import Dataset, Features, IterableDataset, Value, load_dataset
 from datasets.exceptions import DatasetGenerationError
+from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 from datasets.table import CastError
 
 from dspy_diffusion_infill.errors import SettingsError
@@ -33,7 +34,8 @@ def read(source: str, *, streaming: bool = False) -> Rows:
     may be a number, or a list of parts with `text`. Other columns are left out.
 
     Args:
-        source: A .json, .jsonl or .parquet file, a folder of such files, or a hub id. Its "train" split.
+        source: A .json, .jsonl or .parquet file; a folder, all of whose files of one of these kinds are read,
+            however deep they lie and however they are named; or a hub id, of which the "train" split is read.
         streaming: Read rows as they are needed instead of converting all of them first.
 
     Returns:
@@ -63,16 +65,38 @@ def read(source: str, *, streaming: bool = False) -> Rows:
 
 
 def _load(path: Path, source: str, streaming: bool) -> Rows:
-    builder = _FILES.get(path.suffix.lower())
-    if builder and path.is_file():
-        if not path.stat().st_size:
-            return Dataset.from_list([])
-        files = glob.escape(str(path))
-        return load_dataset(builder, data_files=files, split="train", streaming=streaming)  # pyright: ignore[reportReturnType]
-    if builder:
+    if path.is_dir() or path.suffix.lower() in _FILES:
+        return _load_files(path, streaming)
+    if source in _PACKAGED_DATASETS_MODULES:  # `datasets` would read every file of that kind below here
+        raise FileNotFoundError("there is no such folder.")
+    return load_dataset(source, split="train", streaming=streaming)  # pyright: ignore[reportReturnType]
+
+
+def _load_files(path: Path, streaming: bool) -> Rows:
+    """All of a folder's files, however they are named: `datasets` would take some for another split."""
+    files = _files(path) if path.is_dir() else [path]
+    if not all(file.is_file() for file in files):
         raise FileNotFoundError("there is no such file.")
-    name = str(path) if path.is_dir() else source
-    return load_dataset(name, split="train", streaming=streaming)  # pyright: ignore[reportReturnType]
+    builders = sorted({_FILES[file.suffix.lower()] for file in files})
+    if not builders:
+        raise FileNotFoundError("it holds no such file.")
+    if len(builders) > 1:
+        raise ValueError("it holds JSON and Parquet files. Give each kind a folder of its own, as a source.")
+    filled = [glob.escape(str(file)) for file in files if file.stat().st_size]
+    if not filled:
+        return Dataset.from_list([])
+    return load_dataset(builders[0], data_files=filled, split="train", streaming=streaming)  # pyright: ignore[reportReturnType]
+
+
+def _files(folder: Path) -> list[Path]:
+    """However deep they lie; hidden ones are some program's own."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in _FILES
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
 
 
 def _reason(path: Path, error: Exception) -> str:

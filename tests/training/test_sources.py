@@ -19,6 +19,7 @@ FEEDBACK = {
     "criteria": "Is it one line?", **{f"score{n}_description": f"grade {n}" for n in range(1, 6)},
     "feedback": "It is one.", "score": "5", "annotator": "nobody",
 }  # fmt: skip
+GOOD = {"prompt": "Hi.", "response": "4"}
 FORMS = [
     {"messages": [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "4"}], "id": 1},
     {"prompt": "Hi.", "response": "4"},
@@ -46,6 +47,52 @@ def test_json_parquet_and_folders_are_read(tmp_path: Path):
     write_rows(tmp_path / "folder" / "train.jsonl", FORMS[1:2])
     for name in ("rows.json", "rows.parquet", "folder"):
         assert contents(str(tmp_path / name)) == [[("user", "Hi."), ("assistant", "4")]]
+
+
+@pytest.mark.parametrize(
+    ("folder", "names"),
+    [
+        ("plain", ["train_extra.jsonl", "feedback.jsonl"]),
+        ("plain", ["feedback.jsonl", "feedback-eval.json", "deep/er/latest-test.JSONL"]),
+        ("part.parquet", ["part-0.jsonl"]),
+        ("f[6]", ["a.jsonl"]),
+    ],
+)
+def test_every_file_of_a_folder_is_read_however_it_and_the_folder_are_named(
+    folder: str, names: list[str], tmp_path: Path
+):
+    for number, name in enumerate(names):
+        (tmp_path / folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_rows(tmp_path / folder / name, [{"prompt": name, "response": number}])
+    write_rows(tmp_path / folder / ".hidden.jsonl", [{"prompt": "hidden", "response": "0"}])
+    (tmp_path / folder / "empty.jsonl").touch()
+    (tmp_path / folder / "notes.txt").write_text("These are notes.")
+    found = contents(str(tmp_path / folder), streaming=True)
+    assert sorted(found) == sorted(
+        [("user", name), ("assistant", str(number))] for number, name in enumerate(names)
+    )
+
+
+def test_a_folder_with_the_name_of_a_kind_of_file_holds_its_own_files_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "json").mkdir()
+    write_rows(tmp_path / "json" / "a.jsonl", [GOOD])
+    write_rows(tmp_path / "private.jsonl", [{"prompt": "secret", "response": "secret"}])
+    monkeypatch.chdir(tmp_path)
+    for name in ("json", "./json"):
+        assert contents(name, streaming=True) == [[("user", "Hi."), ("assistant", "4")]]
+    with pytest.raises(SettingsError, match=r"got 'parquet': there is no such folder\."):
+        read("parquet")
+
+
+def test_a_folder_of_two_kinds_of_files_or_of_none_is_refused(tmp_path: Path):
+    with pytest.raises(SettingsError, match=r"it holds no such file\."):
+        read(str(tmp_path))
+    write_rows(tmp_path / "a.jsonl", [GOOD])
+    (tmp_path / "b.parquet").write_bytes(b"PAR1")
+    with pytest.raises(SettingsError, match=r"it holds JSON and Parquet files\. Give each kind a folder"):
+        read(str(tmp_path))
 
 
 def test_a_feedback_record_becomes_the_judges_prompt_and_reply(tmp_path: Path):
@@ -88,7 +135,6 @@ def test_what_an_instruction_is_about_is_read_with_it(tmp_path: Path):
     ]
 
 
-GOOD = {"prompt": "Hi.", "response": "4"}
 UNFIT = [
     (
         [GOOD, {"prompt": "Hi."}],
