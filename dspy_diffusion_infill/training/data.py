@@ -38,7 +38,7 @@ class Example:
     maskable: tuple[bool, ...]
     """May be masked by full-sequence masking."""
     response: tuple[bool, ...]
-    """Assistant contents with the token that ends them."""
+    """Assistant contents with the token that ends them; where none does, the last one with a stop token."""
     context_start: int | None = None
     """From this token on, nothing sees what lies before it, as in the engine's mode *context*; None: all sees
     all."""
@@ -68,8 +68,13 @@ def encode(
         '4<|eot_id|>'
     """
     layout = vocabulary.lay_out(messages)
-    maskable, response = [False] * len(layout.ids), [False] * len(layout.ids)
-    own = layout.contents[-len(messages) :]  # a family may open with a system turn of its own, never masked
+    # a family may open with a system turn of its own, never masked
+    own = layout.contents[len(layout.contents) - len(messages) :]
+    ids = layout.ids
+    if not vocabulary.chat.end and messages and messages[-1].role == "assistant":
+        # such a model stops at a stop token alone: it is taught to write one
+        ids, padding = ids[: own[-1].stop], padding + 1
+    maskable, response = [False] * len(ids), [False] * len(ids)
     for message, content in zip(messages, own, strict=True):
         answered = message.role == "assistant"
         for position in range(content.start, content.stop + answered * len(vocabulary.chat.end)):
@@ -77,7 +82,7 @@ def encode(
             response[position] = answered
     stop = vocabulary.padding_id
     return Example(
-        (*layout.ids, *[stop] * padding),
+        (*ids, *[stop] * padding),
         (*maskable, *[True] * padding),
         (*response, *[True] * padding),
     )

@@ -5,12 +5,14 @@ from collections import Counter
 import pytest
 import torch
 
-from dspy_diffusion_infill.engine.vocabulary import Vocabulary
+from dspy_diffusion_infill.engine import dream, llada
+from dspy_diffusion_infill.engine.vocabulary import ChatFormat, Vocabulary
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.prompts.canvas import Message
 from dspy_diffusion_infill.training.data import Example, collate, encode, mask, noise
 from dspy_diffusion_infill.training.loss import IGNORED
 from dspy_diffusion_infill.training.masking import Objective
+from tests.engine.checkpoints import make_tokenizer
 
 TURNS = [
     Message.text("system", "Rate the text."),
@@ -36,6 +38,29 @@ def test_contents_may_be_masked_and_headers_may_not(vocabulary: Vocabulary):
 def test_the_response_is_the_answer_and_the_token_that_ends_it(vocabulary: Vocabulary):
     example = encode(TURNS, vocabulary)
     assert text_of(vocabulary, example, example.response) == [*vocabulary.encode("1"), example.ids[-1]]
+
+
+@pytest.mark.parametrize("padding", [0, 2])
+def test_a_model_whose_turns_end_in_no_token_learns_to_stop_behind_its_last_answer(padding: int):
+    tokenizer = make_tokenizer(("<|startoftext|>", "<|endoftext|>", "<|mdm_mask|>"))
+    base = Vocabulary(tokenizer, llada.chat_format(tokenizer, {}), 400)
+    example = encode([*TURNS, *TURNS[1:]], base, padding=padding)
+    stops = [base.padding_id] * (1 + padding)
+    assert text_of(base, example, example.response) == [*base.encode("1"), *base.encode("1"), *stops]
+    assert list(example.ids[-2 - padding :]) == [*base.encode("1"), *stops]
+    assert base.decode(example.ids[1 : -1 - padding]) == (
+        "Rate the text.\n\nBad film.\n\n1\n\nBad film.\n\n1"
+    )
+    asked = encode(TURNS[:2], base)
+    assert list(asked.ids) == base.lay_out(TURNS[:2]).ids
+
+
+@pytest.mark.parametrize("chat", [llada.CHAT, dream.CHAT], ids=["llada", "dream"])
+def test_a_conversation_without_turns_has_nothing_to_learn(chat: ChatFormat):
+    vocabulary = Vocabulary(make_tokenizer(chat.special_tokens), chat, 400)
+    example = encode([], vocabulary)
+    assert list(example.ids) == vocabulary.lay_out([]).ids
+    assert not any((*example.maskable, *example.response))
 
 
 def test_a_given_role_is_never_masked(vocabulary: Vocabulary):
