@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple, cast
 
@@ -28,21 +29,26 @@ class Counts:
     """Examples left out because no response was left to learn."""
     repeated: int
     """Examples that came before in the same epoch, as the weights ask for."""
+    withheld: int = 0
+    """Examples left out because a held-out one reads the same."""
 
     def __str__(self) -> str:
         again = f", {self.repeated:,} of them again for the weights" if self.repeated else ""
+        same = f", {self.withheld:,} that read as a held-out one" if self.withheld else ""
         return (
             f"{self.examples:,} examples{again}, {self.tokens:,} tokens; {self.truncated:,} truncated, "
-            f"{self.dropped:,} without a response left out"
+            f"{self.dropped:,} without a response{same} left out"
         )
 
 
 class Mixture(NamedTuple):
-    """Encoded rows in two parts that share none."""
+    """Encoded rows in two parts that share none, nor any that read the same."""
 
     held_out: Rows
     trained: Rows
     """One epoch of them."""
+    withheld: int
+    """Rows in neither part, since they read as held-out ones; of streams, which are not counted, 0."""
 
 
 def mix(
@@ -56,11 +62,11 @@ def mix(
     Args:
         sources: Encoded, all with a response.
         held_out: Rows to hold out, shared out over the sources by weight.
-        weights: Share of each source; None: all rows, once each.
+        weights: Share of each source; None: all rows, once each. Streams are then read in turns.
         seed: Of both.
 
     Raises:
-        SettingsError: If the weights do not fit the sources, or holding out would leave nothing of one.
+        SettingsError: If holding out would leave nothing of a source.
     """
     if weights is None:
         sources, weights = [_together(sources)], [1.0]
@@ -68,12 +74,15 @@ def mix(
         _divided(rows, number, seed)
         for rows, number in zip(sources, shared_out(held_out, weights), strict=True)
     ]
-    aside, trained = (cast(Any, list(part)) for part in zip(*parts, strict=True))
+    aside, rest = (cast(Any, list(part)) for part in zip(*parts, strict=True))
+    trained = _without(rest, aside)
+    withheld = sum(len(rows) - len(kept) for rows, kept in zip(rest, trained, strict=True)
+                   if not isinstance(rows, IterableDataset))  # fmt: skip
     if len(parts) == 1:
-        return Mixture(aside[0], trained[0])
+        return Mixture(aside[0], trained[0], withheld)
     shares = [weight / sum(weights) for weight in weights]
     mixed = interleave_datasets(trained, shares, seed=seed, stopping_strategy="all_exhausted")
-    return Mixture(concatenate_datasets(aside), mixed)
+    return Mixture(concatenate_datasets(aside), mixed, withheld)
 
 
 def check_weights(weights: Sequence[float] | None, sources: Sequence[str]) -> None:
@@ -101,10 +110,12 @@ def shared_out(number: int, weights: Sequence[float]) -> list[int]:
 
 def count(read: Sequence[Rows], kept: Sequence[Rows], mixture: Mixture) -> Counts:
     """Count what was read, what of it has a response, and what it was mixed to."""
-    num_read, distinct, examples = (sum(map(len, cast(Any, rows))) for rows in (read, kept, mixture))
-    columns = cast(list[Any], list(mixture))
-    tokens, truncated = (sum(sum(rows[name]) for rows in columns) for name in ("num_tokens", "truncated"))
-    return Counts(examples, tokens, truncated, num_read - distinct, examples - distinct)
+    parts = cast(list[Any], [mixture.held_out, mixture.trained])
+    num_read, distinct, examples = (sum(map(len, cast(Any, rows))) for rows in (read, kept, parts))
+    tokens, truncated = (sum(sum(rows[name]) for rows in parts) for name in ("num_tokens", "truncated"))
+    withheld = mixture.withheld
+    repeated = examples + withheld - distinct
+    return Counts(examples, tokens, truncated, num_read - distinct, repeated, withheld)
 
 
 def fingerprint(sources: Sequence[Rows]) -> str:
@@ -121,6 +132,8 @@ def _together(sources: Sequence[Rows]) -> Rows:
     filled = [rows for rows in sources if next(iter(rows), None) is not None]  # datasets adds no empty stream
     if not filled:
         raise SettingsError(NO_RESPONSE)
+    if isinstance(filled[0], IterableDataset):  # in turns: a run may end before the first source does
+        return interleave_datasets(cast(Any, filled), stopping_strategy="all_exhausted_without_replacement")
     return concatenate_datasets(cast(Any, filled))
 
 
@@ -131,6 +144,24 @@ def _divided(rows: Rows, number: int, seed: int) -> tuple[Rows, Rows]:
     _check_number(number, len(rows))
     shuffled = rows.shuffle(seed=seed)
     return shuffled.select(range(number)), shuffled.select(range(number, len(rows)))
+
+
+def _without(sources: Sequence[Rows], held_out: Sequence[Rows]) -> list[Rows]:
+    """Sources without the rows that read as a held-out one, of whichever source."""
+    seen = frozenset(tuple(row["ids"]) for rows in held_out for row in cast(Any, rows))
+    if not seen:
+        return list(sources)
+    kept = [rows.filter(partial(_is_other, seen=seen), input_columns="ids") for rows in sources]
+    if any(next(iter(rows), None) is None for rows in kept):
+        raise SettingsError(
+            f"held_out must leave examples to train on; all others of a source read as one of {len(seen)} "
+            "held-out ones. Lower held_out, or give more data."
+        )
+    return kept
+
+
+def _is_other(ids: Sequence[int], seen: frozenset[tuple[int, ...]]) -> bool:
+    return tuple(ids) not in seen
 
 
 def _check_number(held_out: int, found: int) -> None:

@@ -60,7 +60,7 @@ def test_held_out_rows_of_weighted_sources_are_not_trained_on(
 ):
     read = encoded(sources, vocabulary, 99, streaming=streaming)
     mixture = mix(read, 20, weights=[3, 1], seed=1)
-    aside, trained = (texts(rows, vocabulary) for rows in mixture)
+    aside, trained = (texts(rows, vocabulary) for rows in mixture[:2])
     assert [sum(name in text for text in aside) for name in ("up", "down")] == [15, 5]
     assert not set(aside) & set(trained)
     assert len(set(aside)) + len(set(trained)) == 80
@@ -69,6 +69,44 @@ def test_held_out_rows_of_weighted_sources_are_not_trained_on(
         assert counts.examples == 20 + len(trained)
         assert counts.repeated == counts.examples - 80
         assert f"{counts.repeated} of them again for the weights" in str(counts)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("weights", [None, [1, 1]])
+def test_rows_that_read_as_a_held_out_one_are_not_trained_on(
+    tmp_path: Path, vocabulary: Vocabulary, weights: list[float] | None, streaming: bool
+):
+    rows = pairs(10)
+    names = [write_rows(tmp_path / "a.jsonl", rows * 3), write_rows(tmp_path / "b.jsonl", rows[::-1])]
+    read = encoded(names, vocabulary, 99, streaming=streaming)
+    mixture = mix(read, 4, weights=weights, seed=1)
+    aside, trained = (texts(rows, vocabulary) for rows in mixture[:2])
+    assert len(aside) == 4
+    assert set(trained) == set(texts(read[1], vocabulary)) - set(aside)
+    if not streaming:
+        counts = count(read, read, mixture)
+        assert counts.withheld == 4 * len(set(aside)) - 4
+        assert counts.repeated == counts.examples + counts.withheld - 40
+        assert f"0 without a response, {counts.withheld} that read as a held-out one left out" in str(counts)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_data_that_all_read_as_a_held_out_row_are_refused(
+    tmp_path: Path, vocabulary: Vocabulary, streaming: bool
+):
+    read = encoded([write_rows(tmp_path / "a.jsonl", pairs(1) * 5)], vocabulary, 99, streaming=streaming)
+    with pytest.raises(SettingsError, match="held_out must leave examples to train on; all others"):
+        mix(read, 2)
+
+
+def test_streams_without_weights_come_in_turns_and_every_row_once(tmp_path: Path, vocabulary: Vocabulary):
+    names = [write_rows(tmp_path / f"{name}.jsonl", pairs(number, name + " {}"))
+             for name, number in (("up", 9), ("down", 3))]  # fmt: skip
+    mixture = mix(encoded(names, vocabulary, 99, streaming=True), 2)
+    aside, trained = (texts(rows, vocabulary) for rows in mixture[:2])
+    assert ["up" in text for text in aside] == [True, False]
+    assert ["up" in text for text in trained] == [True, False, True, False, *[True] * 6]
+    assert len({*aside, *trained}) == 12
 
 
 @pytest.mark.parametrize("streaming", [False, True])
