@@ -34,10 +34,15 @@ class Examples(Protocol):
         ...
 
 
-def truncate(example: Example, max_tokens: int) -> Example:
+def truncate(example: Example, max_tokens: int, *, instructed: bool = False) -> Example:
     """Cut an example to a length: the parts of its prompt at their ends, the longest first; then its own.
 
     The response is what the prompt is infilled from, so that it is cut last.
+
+    Args:
+        example: As `encode` made it.
+        max_tokens: Its length, at most.
+        instructed: Whether the first part is the instructions, which are cut after the rest of the prompt.
 
     Example:
         >>> example = Example((1, 2, 3, 4, 5), (False, True, True, False, True), (False,) * 4 + (True,))
@@ -47,8 +52,9 @@ def truncate(example: Example, max_tokens: int) -> Example:
     excess = len(example.ids) - max_tokens
     if excess <= 0:
         return example
-    by_length = sorted(_prompt_parts(example), key=len, reverse=True)
-    cut = frozenset([at for part in by_length for at in reversed(part)][:excess])
+    parts = _prompt_parts(example)
+    in_order = [*sorted(parts[instructed:], key=len, reverse=True), *parts[:instructed]]
+    cut = frozenset([at for part in in_order for at in reversed(part)][:excess])
     kept = [at for at in range(len(example.ids)) if at not in cut][:max_tokens]
     return Example(
         tuple(example.ids[at] for at in kept),
@@ -164,7 +170,8 @@ class Stream:
 def _encode_row(row: Mapping[str, Any], vocabulary: Vocabulary, max_tokens: int) -> dict[str, Any]:
     messages = [Message.text(cast(Role, turn["role"]), turn["content"]) for turn in row["messages"]]
     whole = encode(messages, vocabulary)
-    example = truncate(whole, max_tokens)
+    instructed = any(turn["content"].strip() and turn["role"] == "system" for turn in row["messages"][:1])
+    example = truncate(whole, max_tokens, instructed=instructed)
     parts = [
         _RESPONSE if response else _PROMPT if maskable else _GIVEN
         for maskable, response in zip(example.maskable, example.response, strict=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Set
 from functools import partial
 from typing import Any, get_args
+
+import numpy as np
 
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.judges.templates import Rubric, template
@@ -52,13 +55,23 @@ def conversation(row: Row, number: int, *, form: Form, source: str) -> dict[str,
 
 def _text(value: Any, name: str) -> str:
     """A label may be a number, and a content may come in parts."""
-    if isinstance(value, bool | int | float):
+    if isinstance(value, float) and math.isfinite(value):
+        return _number(value)
+    if isinstance(value, bool | int):
         return str(value)
     if isinstance(value, list) and value and all(_is_text_part(part) for part in value):
         return "".join(part["text"] for part in value)
     if not isinstance(value, str):
         raise _Unfit(f"{name} must be text, a number or parts of text; got {_short(value)}")
     return value
+
+
+def _number(value: float) -> str:
+    """As it was written: a column of floats makes 4 a 4.0, and one of float32 adds digits to 0.1."""
+    if value.is_integer() and abs(value) < 2**53:
+        return str(int(value))
+    single = np.float32(value) if abs(value) < 2**127 else value
+    return str(single if float(single) == value else value)
 
 
 def _is_text_part(part: Any) -> bool:
@@ -111,7 +124,7 @@ def _feedback(row: Row) -> Turns:
     values = {name: _text(row[name], name) for name in _RECORD}
     rubric = Rubric(values["criteria"], {score: values[f"score{score}_description"] for score in range(1, 6)})
     asking = template("judge").with_rubric(rubric)
-    answer = f"{values['feedback']} [RESULT] {values['score'].removesuffix('.0')}"  # a table may hold floats
+    answer = f"{values['feedback']} [RESULT] {values['score'].removesuffix('.0')}"  # a float, as text
     return [
         {"role": "user", "content": asking.page(asking.text, values)},
         {"role": "assistant", "content": answer},

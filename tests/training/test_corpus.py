@@ -31,6 +31,29 @@ def test_the_longest_part_of_the_prompt_is_cut_at_its_end_and_the_response_last(
     assert truncate(EXAMPLE, 8).response == (False,) * 6 + (True, True)
 
 
+def test_instructions_are_cut_after_the_rest_of_the_prompt():
+    flags = (False, True, True, True, True, False, True, True)
+    example = Example(tuple(range(8)), flags, (False,) * 7 + (True,))
+    assert truncate(example, 7).ids == (0, 1, 2, 3, 5, 6, 7)
+    assert truncate(example, 7, instructed=True).ids == (0, 1, 2, 3, 4, 5, 7)
+    assert truncate(example, 5, instructed=True).ids == (0, 1, 2, 5, 7)
+
+
+@pytest.mark.parametrize(
+    ("system", "user", "whole"), [("Rate it. " * 9, "Bad.", "Rate it. " * 9), (" ", "A film. " * 9, "Dull.")]
+)
+def test_a_system_turn_that_says_something_is_cut_after_the_others(
+    system: str, user: str, whole: str, tmp_path: Path, vocabulary: Vocabulary
+):
+    texts = [("system", system), ("user", user), ("assistant", "1"), ("user", "Dull."), ("assistant", "2")]
+    row = {"messages": [{"role": role, "content": text} for role, text in texts]}
+    source = write_rows(tmp_path / "a.jsonl", [row])
+    length = len(next(iter(encoded([source], vocabulary, 10**6, streaming=True)[0]))["ids"])
+    cut = next(iter(encoded([source], vocabulary, length - 1, streaming=True)[0]))
+    assert len(cut["ids"]) == length - 1
+    assert whole.strip() in vocabulary.decode(cut["ids"])
+
+
 @given(st.lists(st.sampled_from("gpr"), min_size=1, max_size=40), st.integers(1, 40))
 def test_a_cut_example_fits_and_keeps_its_order(parts: list[str], max_tokens: int):
     flags = tuple(part != "g" for part in parts), tuple(part == "r" for part in parts)

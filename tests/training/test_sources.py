@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import Dataset
+from datasets import Dataset, Value
 
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.training.corpus import Stream
@@ -128,6 +128,20 @@ def test_labels_parts_turns_and_empty_inputs_are_read_as_they_are_meant(row: dic
     assert contents(source) == [[("user", "Hi."), ("assistant", "4")]]
 
 
+def test_numbers_are_read_as_they_were_written(tmp_path: Path):
+    values = [4.0, 0.1, -2.5, 1e300, 3.0e8, 2**60 + 1]
+    rows = [{"prompt": "Hi.", "response": [{"role": "assistant", "content": value}]} for value in values[:5]]
+    source = write_rows(tmp_path / "a.jsonl", rows)
+    single = Dataset.from_dict({"prompt": ["Hi."] * 3, "response": [0.1, 4.0, 2.75]})
+    single.cast_column("response", Value("float32")).to_parquet(tmp_path / "single.parquet")
+    whole = write_rows(tmp_path / "b.jsonl", [{"prompt": "Hi.", "response": values[5]}])
+    found = [[turns[1][1] for turns in contents(name, streaming=True)]
+             for name in (source, str(tmp_path / "single.parquet"), whole)]  # fmt: skip
+    assert found == [
+        ["4", "0.1", "-2.5", "1e+300", "300000000"], ["0.1", "4", "2.75"], ["1152921504606846977"]
+    ]  # fmt: skip
+
+
 def test_what_an_instruction_is_about_is_read_with_it(tmp_path: Path):
     row = {"instruction": "Translate.", "input": "bonjour", "output": "hello"}
     assert contents(write_rows(tmp_path / "a.jsonl", [row])) == [
@@ -141,6 +155,7 @@ UNFIT = [
         r"response must be text.*got None, in row 2 of '.*rows\.jsonl'\. Correct that row",
     ),
     ([chat("Hi."), {"messages": None}], "messages must be a list of turns; got None, in row 2"),
+    ([{"prompt": float("nan"), "response": 1}], "prompt must be text, a number.*got nan, in row 1"),
     ([{"messages": "Hi."}], "messages must be a list of turns; got 'Hi.', in row 1"),
     ([{"messages": [{"role": "user"}]}], "content of the user turn must be text.*got None, in row 1"),
     ([chat(None)], "content of the user turn must be text.*got None, in row 1"),
