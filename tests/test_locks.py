@@ -106,6 +106,12 @@ def test_what_is_no_lock_is_refused(setting):
         check_locks(setting)
 
 
+@pytest.mark.parametrize("setting", [map(re.compile, ["a"]), {"self": iter(["a"])}])
+def test_locks_that_can_be_read_only_once_are_refused(setting):
+    with pytest.raises(SettingsError, match=r"lock must be a list.*; got <.* Make it a list\."):
+        check_locks(setting)
+
+
 @pytest.mark.parametrize(
     ("setting", "idle"),
     [

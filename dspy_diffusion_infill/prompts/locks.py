@@ -6,7 +6,7 @@ Pure: no dspy, no torch.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 from dspy_diffusion_infill.errors import SettingsError
@@ -33,7 +33,8 @@ def check_locks(setting: LockSetting) -> None:
     """Refuse a setting that names no locks.
 
     Raises:
-        SettingsError: If a lock is neither text nor a compiled pattern, or is empty.
+        SettingsError: If a lock is neither text nor a compiled pattern, or is empty; or if locks can be read
+            only once.
     """
     named = setting if isinstance(setting, Mapping) else {"": "auto" if setting is None else setting}
     for locks in named.values():
@@ -41,6 +42,8 @@ def check_locks(setting: LockSetting) -> None:
             continue
         if isinstance(locks, str) or not isinstance(locks, Iterable):
             raise SettingsError(f"lock must be 'auto', None, or a list of locks; got {locks!r}.")
+        if isinstance(locks, Iterator):  # empty once it was looked at: it would lock nothing
+            raise SettingsError(f"lock must be a list, to be read often; got {locks!r}. Make it a list.")
         for lock in locks:
             if not isinstance(lock, str | re.Pattern) or lock in ("", re.compile("")):
                 raise SettingsError(f"A lock must be a text or a compiled pattern; got {lock!r}.")
