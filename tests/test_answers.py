@@ -1,9 +1,12 @@
 """Answers of an infiller that breaks its obligations are told as that, by its name."""
 
+import dataclasses
+import threading
+
 import dspy
 import pytest
 
-from dspy_diffusion_infill import Denoising, DiffusionInfill, Filling, Guard, Template
+from dspy_diffusion_infill import Denoising, DiffusionInfill, Filling, Guard, Selection, Template
 from dspy_diffusion_infill.errors import InfillError, SettingsError
 from dspy_diffusion_infill.search.settings import plain_settings
 from tests.doubles import ScriptedInfiller, exact, obey, reviews, rule_lm
@@ -81,3 +84,20 @@ def test_a_setting_of_another_type_is_refused(make):
 def test_a_url_is_reported_without_its_password():
     settings = plain_settings({"infiller": "http://ann:hunter2@127.0.0.1:8055/x", "metric": exact})
     assert settings["infiller"] == "http://127.0.0.1:8055/x"
+
+
+@dataclasses.dataclass
+class Keyed:
+    key: str = "sk-hunter2"
+    lock: object = dataclasses.field(default_factory=threading.Lock)
+
+    def __call__(self, *arguments):
+        return 1.0
+
+
+def test_settings_name_what_may_hold_keys_and_locks_and_tell_nothing_of_it():
+    selection = Selection(set_metric=Keyed().__call__)
+    settings = plain_settings({"metric": Keyed(), "infiller": Keyed(), "selection": selection})
+    assert (settings["metric"], settings["infiller"]) == ("Keyed", "Keyed")
+    assert settings["selection.set_metric"] == "Keyed.__call__"
+    assert "hunter2" not in str(settings)

@@ -142,6 +142,7 @@ class Judge:
         scaled,
         defaulting,
         Judge,
+        lambda by: Tallying(by),
         lambda by: Judge(by).score,
         lambda by: functools.partial(Judge(by)),
     ],
@@ -172,7 +173,17 @@ class Counting(Judge):
         return 1.0
 
 
-@pytest.mark.parametrize("make", [lambda: scaled(1.0), counting, Counting])
+@dataclasses.dataclass
+class Tallying:
+    weight: float = 1.0
+    calls: int = 0
+
+    def __call__(self, example, prediction):
+        self.calls += 1
+        return self.weight
+
+
+@pytest.mark.parametrize("make", [lambda: scaled(1.0), counting, Counting, Tallying])
 def test_what_a_metric_counts_makes_it_no_other(make):
     metric = make()
     before = marks(metric)

@@ -106,17 +106,29 @@ def _code(value: Any, within: tuple[int, ...]) -> Any:
 def _state(value: Any) -> dict[str, Any]:
     """What an object was made with: plain attributes named as in its constructor, and `identity`.
 
-    Others may count or log, and change from run to run. Of a module they are settings; LMs, locks and the
-    like are left out.
+    Others may count or log, and change from run to run, as those do that its own methods write. Of a module
+    they are settings; LMs, locks and the like are left out.
     """
     if isinstance(value, dspy.Module):
         state, wanted = cast(dict[str, Any], value.__getstate__()), None
     else:
         state = getattr(value, "__dict__", {})
-        wanted = {"identity", *inspect.signature(type(value)).parameters}
+        wanted = {"identity", *inspect.signature(type(value)).parameters} - _written(type(value))
     return {
         name: item for name, item in state.items() if _is_plain(item) and (wanted is None or name in wanted)
     }
+
+
+def _written(cls: type) -> set[str]:
+    """The attributes that methods write, but for those that make an object."""
+    methods = [
+        getattr(value, "__code__", None)
+        for one in cls.__mro__
+        for name, value in vars(one).items()
+        if name not in ("__init__", "__post_init__")
+    ]
+    steps = [step for code in methods if code for step in dis.get_instructions(code)]
+    return {step.argval for step in steps if step.opname == "STORE_ATTR"}
 
 
 def _closure(function: Any) -> list[Any]:

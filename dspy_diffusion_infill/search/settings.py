@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import fields
 from typing import Any, get_args
 
 from dspy_diffusion_infill.checks import check_whole
@@ -17,10 +17,13 @@ from dspy_diffusion_infill.prompts.canvas import Denoising
 from dspy_diffusion_infill.prompts.guards import Guard
 from dspy_diffusion_infill.prompts.templates import Template
 from dspy_diffusion_infill.prompts.windows import SlidingWindow
-from dspy_diffusion_infill.search.budget import check_budget
+from dspy_diffusion_infill.search.budget import Budget, check_budget
 from dspy_diffusion_infill.search.metrics import name_of
 from dspy_diffusion_infill.search.selection import Selection
 from dspy_diffusion_infill.traces import ConditionOn
+
+GROUPS = (Budget, Denoising, Guard, Selection, SlidingWindow, Template)
+"""What is flattened. Of a user's own objects, which may hold keys and locks, there is the name alone."""
 
 
 def plain_settings(settings: Mapping[str, object]) -> dict[str, Any]:
@@ -32,8 +35,8 @@ def plain_settings(settings: Mapping[str, object]) -> dict[str, Any]:
     """
     plain: dict[str, Any] = {}
     for name, value in settings.items():
-        if is_dataclass(value) and not isinstance(value, type):
-            plain |= {f"{name}.{field}": _plain(inner) for field, inner in asdict(value).items()}
+        if isinstance(value, GROUPS):
+            plain |= {f"{name}.{field.name}": _plain(getattr(value, field.name)) for field in fields(value)}
         else:
             plain[name] = _plain(value)
     return plain
