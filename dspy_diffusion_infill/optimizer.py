@@ -183,8 +183,10 @@ class DiffusionInfill(Teleprompter):
         session = open_session(vars(self), self._metric(), student, trainset, valset, traces)
         task, infiller = session.task, self._connect(student)
         session.announce(self.base, infiller, self._expected(student, session, infiller))
-        settings = self.get_params() | {"base_kwargs": dict(base_kwargs or {})}
-        marks = fingerprint(task, metric=session.metric, infiller=infiller, settings=settings)
+        asked = {"base": self.base, "base_kwargs": dict(base_kwargs or {}), "teacher": teacher}
+        marks = fingerprint(
+            task, metric=session.metric, infiller=infiller, settings=self.get_params() | asked
+        )
         heard_by = [*self.callbacks, *self.listeners]
         with session.recorded(self.log_dir, marks, heard_by, resume=resume) as session:
             given = {"teacher": teacher, "valset": valset and task.valset, "num_threads": self.num_threads}

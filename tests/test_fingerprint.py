@@ -11,6 +11,7 @@ from pathlib import Path
 import dspy
 import pydantic
 import pytest
+from dspy.teleprompt import COPRO
 
 from dspy_diffusion_infill.search.canonical import canonical
 from dspy_diffusion_infill.search.fingerprint import digest, fingerprint
@@ -25,9 +26,9 @@ def lm():
         yield
 
 
-def marks(metric=lambda example, prediction: 1.0, program=None, examples=None):
+def marks(metric=lambda example, prediction: 1.0, program=None, examples=None, **settings):
     task = make_task(program or dspy.Predict("review -> rating"), examples or reviews(2), None)
-    return fingerprint(task, metric=Metric(metric), infiller=ScriptedInfiller("a"), settings={})
+    return fingerprint(task, metric=Metric(metric), infiller=ScriptedInfiller("a"), settings=settings)
 
 
 @dataclasses.dataclass
@@ -90,7 +91,9 @@ def test_the_digest_of_plain_data_is_that_of_its_json():
 
 
 def test_a_digest_is_the_same_in_every_process():
-    values = "digest([TAGS, Point(1, TAGS), Stars(count=1, tags=TAGS), Plain('a', TAGS), bonus, Judge(1)])"
+    data = "digest([TAGS, Point(1, TAGS), Stars(count=1, tags=TAGS), Plain('a', TAGS), bonus, Judge(1)])"
+    found = "marks(program=holding(good=TAGS, search=bonus), base=copro())"
+    values = f"[{data}, *map({found}.get, ('program', 'base', 'adapter'))]"
     other = subprocess.run(
         [sys.executable, "-c", f"from tests.test_fingerprint import *\nprint({values})"],
         env={**os.environ, "PYTHONHASHSEED": "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"},
@@ -217,6 +220,103 @@ def test_a_program_is_its_code_and_its_settings():
     programs = [rater(), rater(top=2), rater(change=other_forward), outer, deeper]
     assert len({marks(program=program)["program"] for program in programs}) == 5
     assert marks(program=rater()) == marks(program=rater())
+
+
+def looking(found):
+    def search(query: str) -> str:
+        """Look it up."""
+        return found
+
+    return search
+
+
+def holding(**attributes):
+    program = rater()
+    vars(program).update(attributes)
+    return program
+
+
+def frozen(text):
+    inner = dspy.Predict(dspy.Signature("review -> rating", text))
+    inner._compiled = True
+    return holding(inner=inner)
+
+
+SAMPLED = dspy.Predict("review -> rating", temperature=0.9)
+CLIENTS = [threading.Lock(), threading.Lock()]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (dspy.Predict("review -> rating"), SAMPLED),
+        (dspy.ReAct("review -> rating", [looking("a")]), dspy.ReAct("review -> rating", [looking("b")])),
+        (holding(search=looking("a")), holding(search=looking("b"))),
+        (
+            holding(search=functools.partial(bonus, bonus=1)),
+            holding(search=functools.partial(bonus, bonus=2)),
+        ),
+        (holding(good=[1, 2]), holding(good=[1])),
+        (holding(good={"a": {1}}), holding(good={"a": {2}})),
+        (frozen("Rate it."), frozen("Grade it.")),
+    ],
+)
+def test_another_program_is_told_by_what_it_holds(one, other):
+    assert marks(program=one)["program"] == marks(program=one)["program"] != marks(program=other)["program"]
+    assert marks(teacher=one)["teacher"] != marks(teacher=other)["teacher"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (holding(client=CLIENTS[0]), holding(client=CLIENTS[1])),
+        (holding(api_key="sk-1", headers={"a": 1}), holding(api_key="sk-2", headers={"a": 2})),
+        (holding(how={"auth_token": "1", "top": 2}), holding(how={"auth_token": "2", "top": 2})),
+        (holding(tools=[Judge(1).score]), holding(tools=[Judge(2).score])),
+        (holding(edits=[1], detailed_results={"seconds": 1}, history=[1]), holding(cache={"a": 1})),
+    ],
+)
+def test_clients_secrets_and_what_runs_leave_behind_make_no_other_program(one, other):
+    assert marks(program=one) == marks(program=other)
+
+
+def test_a_program_that_holds_itself_has_a_digest():
+    loop = ["a"]
+    loop.append(loop)
+    assert marks(program=holding(loop=loop)) != marks(program=holding(loop=["b", loop]))
+
+
+def test_examples_with_other_inputs_are_others():
+    rows = [
+        dspy.Example(review="0", hint="a").with_inputs(*inputs) for inputs in (["review"], ["review", "hint"])
+    ]
+    one, other = (marks(examples=[row]) for row in rows)
+    assert one["trainset"] != other["trainset"]
+    assert one["valset"] != other["valset"]
+
+
+def copro(metric=bonus, lm="rule/one", **settings):
+    return COPRO(metric=metric, prompt_model=dspy.LM(lm), **settings)
+
+
+def test_a_base_is_its_settings_its_metric_and_its_lm():
+    bases = [copro(), copro(breadth=4), copro(metric=other_forward), copro(lm="rule/two")]
+    assert len({marks(base=base)["base"] for base in bases}) == 4
+    assert marks(base=copro()) == marks(base=copro())
+
+
+def test_an_adapter_is_its_parameters():
+    adapters = [
+        dspy.ChatAdapter(),
+        dspy.ChatAdapter(use_native_function_calling=True),
+        dspy.TwoStepAdapter(dspy.LM("rule/one")),
+        dspy.TwoStepAdapter(dspy.LM("rule/two")),
+    ]
+    found = set()
+    for adapter in adapters * 2:
+        with dspy.context(adapter=adapter):
+            found.add(marks()["adapter"])
+    assert len(found) == 4
 
 
 def test_code_without_a_source_is_what_it_was_compiled_to():

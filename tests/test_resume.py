@@ -294,6 +294,16 @@ def test_other_data_and_another_adapter_are_refused(tmp_path):
         compile_in(tmp_path)
 
 
+def test_another_base_and_another_teacher_are_refused(tmp_path):
+    first, wider = (COPRO(metric=counting, breadth=breadth, depth=1) for breadth in (2, 3))
+    with dspy.context(lm=rule_lm(propose_or_obey)):
+        compile_in(tmp_path, base=first)
+        with pytest.raises(SettingsError, match=r"with another base\."):
+            compile_in(tmp_path, base=wider)
+        with pytest.raises(SettingsError, match=r"with another teacher\."):
+            optimizer(tmp_path, base=first).compile(student(), trainset=reviews(6), teacher=student("Other."))
+
+
 def test_an_lm_is_another_by_its_name_and_parameters_but_not_by_its_key():
     from dspy_diffusion_infill.search.fingerprint import open_parameters
 

@@ -52,7 +52,7 @@ def class_code(cls: type) -> dict[str, Any]:
     found = {
         name: getattr(value, "__func__", getattr(value, "fget", value)) for name, value in vars(cls).items()
     }
-    functions = {name: _source(value) for name, value in found.items() if inspect.isfunction(value)}
+    functions = {name: source(value) for name, value in found.items() if inspect.isfunction(value)}
     return scalars(found) | functions
 
 
@@ -99,7 +99,7 @@ def _code(value: Any, within: tuple[int, ...]) -> Any:
         return class_code(value)
     if inspect.isroutine(value):
         defaults = [getattr(value, name, None) for name in ("__defaults__", "__kwdefaults__")]
-        return [_source(value), canonical([defaults, _closure(value)], within)]
+        return [source(value), canonical([defaults, closure(value)], within)]
     return [class_code(type(value)), canonical(_state(value), within)]
 
 
@@ -131,7 +131,7 @@ def _written(cls: type) -> set[str]:
     return {step.argval for step in steps if step.opname == "STORE_ATTR"}
 
 
-def _closure(function: Any) -> list[Any]:
+def closure(function: Any) -> list[Any]:
     """What a function was made with; not what it counts in: names that it binds, lists, dicts and sets."""
     cells, code = getattr(function, "__closure__", None) or (), getattr(function, "__code__", None)
     bound = (
@@ -150,7 +150,7 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, (*SCALARS, functools.partial)) or inspect.isroutine(value)
 
 
-def _source(function: Any) -> Any:
+def source(function: Any) -> Any:
     """The text of a function; where Python does not know it, what it was compiled to."""
     try:
         return inspect.getsource(function)

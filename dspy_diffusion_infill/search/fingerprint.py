@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import dspy
+from dspy.teleprompt import Teleprompter
 
 from dspy_diffusion_infill.prompts.canvas import Infiller
 from dspy_diffusion_infill.prompts.program import signature_of
 from dspy_diffusion_infill.prompts.render import active_adapter
-from dspy_diffusion_infill.search.canonical import canonical, class_code, scalars
+from dspy_diffusion_infill.search.attributes import described, open_items, plain_part
+from dspy_diffusion_infill.search.canonical import SCALARS, canonical
 from dspy_diffusion_infill.search.metrics import Metric, name_of
 from dspy_diffusion_infill.search.task import Task
 from dspy_diffusion_infill.search.usage import lms_of
@@ -20,11 +23,6 @@ from dspy_diffusion_infill.traces import Trace
 
 FREE = ("budget", "num_threads")
 """Settings that may change from one part of a run to the next: they move its end, or nothing at all."""
-SECRET = ("key", "_token", "secret", "password", "headers")
-"""Ends of the names of parameters that stay out of a fingerprint."""
-
-NOT_OWN = ("dspy", "builtins", "abc", "typing")
-"""Packages whose classes are the same in every program."""
 
 
 def fingerprint(
@@ -32,16 +30,15 @@ def fingerprint(
 ) -> dict[str, str]:
     """Digests of all that a score or the search depends on, by aspect; nothing can be read back from them."""
     kept = {name: value for name, value in settings.items() if name.partition(".")[0] not in FREE}
-    modules = [_module(module) for _, module in task.student.named_sub_modules()]
     aspects: dict[str, object] = {
-        **kept,  # each by its name, which a refusal tells; what an object is, is told below
-        "program": [modules, list(map(_predictor, task.student.named_predictors()))],
-        "trainset": [dict(example) for example in task.trainset],
+        **{name: _setting(value) for name, value in kept.items()},  # a refusal tells these names
+        "program": _program(task.student),
+        "trainset": _examples(task.trainset),
         "traces": list(map(_trace, task.traces)),
-        "valset": [dict(example) for example in task.valset + task.holdout],
+        "valset": _examples(task.valset + task.holdout),
         "metric": metric.function,
         "LM": [[lm.model, open_parameters(lm)] for lm in lms_of(task.student)],
-        "adapter": name_of(active_adapter()),
+        "adapter": described(active_adapter()),
         "infiller": infiller.name,
     }
     return {aspect: digest(value) for aspect, value in aspects.items()}
@@ -57,20 +54,40 @@ def digest(value: object) -> str:
     return hashlib.sha256(json.dumps(canonical(value), sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _module(module: object) -> list[object]:
-    """A module's settings and its code, but for DSPy's; what predictors are is told elsewhere."""
-    settings = {} if isinstance(module, dspy.Predict) else scalars(vars(module))
-    classes = [cls for cls in type(module).__mro__ if cls.__module__.partition(".")[0] not in NOT_OWN]
-    return [name_of(module), settings, *map(class_code, classes)]
+def _setting(value: object) -> object:
+    """A teacher is a program; a base is its own settings, but for lists, which may be what it writes."""
+    if isinstance(value, dspy.Module):
+        return _program(value)
+    if not isinstance(value, Teleprompter):
+        return value
+    settled = (*SCALARS, dspy.BaseLM)
+    found = {
+        name: item
+        for name, item in value.get_params().items()
+        if isinstance(item, settled) or inspect.isroutine(item)
+    }
+    return [name_of(value), plain_part(found)]
 
 
-def _predictor(named: tuple[str, dspy.Predict]) -> list[object]:
-    name, predictor = named
+def _program(program: dspy.Module) -> list[object]:
+    """Its modules' settings and code, and what its predictors are, frozen ones too."""
+    modules = list(program.named_sub_modules())
+    predictors = [_predictor(name, found) for name, found in modules if isinstance(found, dspy.Predict)]
+    return [[described(module) for _, module in modules], predictors]
+
+
+def _predictor(name: str, predictor: dspy.Predict) -> list[object]:
     signature = signature_of(predictor)
     fields = {
         name: [str(field.annotation), field.json_schema_extra] for name, field in signature.fields.items()
     }
-    return [name, signature.instructions, fields, [dict(demo) for demo in predictor.demos]]
+    demos = [dict(demo) for demo in predictor.demos]
+    return [name, signature.instructions, fields, demos, plain_part(predictor.config)]
+
+
+def _examples(examples: Iterable[dspy.Example]) -> list[object]:
+    """What they hold, and which of it a program is given."""
+    return [[dict(example), sorted(example.inputs().keys())] for example in examples]
 
 
 def _trace(trace: Trace) -> list[object]:
@@ -79,4 +96,4 @@ def _trace(trace: Trace) -> list[object]:
 
 def open_parameters(lm: dspy.BaseLM) -> dict[str, object]:
     """An LM's parameters, but for what is secret."""
-    return {name: value for name, value in lm.kwargs.items() if not name.endswith(SECRET)}
+    return open_items(lm.kwargs)
