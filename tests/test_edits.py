@@ -14,6 +14,7 @@ from dspy_diffusion_infill import Budget, CompactAdapter, Denoising, DiffusionIn
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.prompts.program import instructions_of
 from dspy_diffusion_infill.search.edits import before_edits, revert_edit
+from dspy_diffusion_infill.search.reverting import attach_edits
 from dspy_diffusion_infill.search.review import ask
 from tests.doubles import exact, obey, reviews, rule_lm
 from tests.test_orders import INDEPENDENT, Placed, run
@@ -164,6 +165,16 @@ def test_a_program_with_edits_of_its_own_keeps_them(caplog):
     assert tuned(review="1").rating == "y1"
     assert len(tuned.detailed_results["edits"]) == 1
     assert "The program has `edits` of its own" in caplog.text
+
+
+def test_a_program_whose_method_is_named_edits_keeps_it():
+    class Editor(dspy.Module):
+        def edits(self):
+            return "its own"
+
+    editor = Editor()
+    attach_edits(editor, [])
+    assert editor.edits() == "its own"
 
 
 def test_pruning_drops_edits_that_do_not_matter_and_measures_the_others(lm):

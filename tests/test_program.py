@@ -6,7 +6,12 @@ import dspy
 import pytest
 
 from dspy_diffusion_infill.errors import SettingsError
-from dspy_diffusion_infill.prompts.program import copy_program, instructions_of, with_instructions
+from dspy_diffusion_infill.prompts.program import (
+    attach_reports,
+    copy_program,
+    instructions_of,
+    with_instructions,
+)
 from tests.doubles import obey, rule_lm
 
 
@@ -52,6 +57,31 @@ def test_reports_of_other_optimizers_stay_behind(pair, caplog):
     assert not hasattr(copy_program(pair), "candidate_programs")
     assert pair.candidate_programs
     assert caplog.records == []  # DSPy's own copy would warn of the lock
+
+
+class Named(dspy.Module):
+    """Has data of its own under the names of reports."""
+
+    def __init__(self):
+        super().__init__()
+        self.trial_logs, self.candidate_programs = dspy.Predict(Rate), {"a": dspy.Predict(Rate)}
+        self.load = lambda: setattr(self, "detailed_results", ["cached"])
+
+
+def test_a_programs_own_data_under_the_name_of_a_report_are_copied():
+    named = Named()
+    named.load()
+    copied = copy_program(named)
+    assert copied.trial_logs is not named.trial_logs
+    assert list(instructions_of(copied)) == list(instructions_of(named)) != []
+    assert copied.detailed_results == ["cached"]
+
+
+def test_reports_hide_nothing_of_the_programs_own():
+    named = Named()
+    own = dict(vars(named))
+    attach_reports(named, {"trial_logs": [], "candidate_programs": [], "other_results": {}})
+    assert vars(named) == {**own, "other_results": {}}
 
 
 def test_an_attribute_that_cannot_be_copied_is_shared(pair):

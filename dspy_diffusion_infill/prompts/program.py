@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import dspy
@@ -10,6 +10,7 @@ import dspy
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.prompts.candidates import Candidate
 from dspy_diffusion_infill.prompts.copying import copied_as_far_as_can_be
+from dspy_diffusion_infill.prompts.own import uses_name
 
 REPORTS = ("candidate_programs", "trial_logs", "detailed_results")
 """What optimizers attach to a program they return."""
@@ -46,20 +47,27 @@ def with_own_signatures(program: dspy.Module) -> dspy.Module:
 def copy_program(program: dspy.Module) -> dspy.Module:
     """Copy a program deeply, but share its LMs, and leave out the reports that optimizers attached to it.
 
-    LMs may hold weights, locks and connections; reports may hold LMs.
+    LMs may hold weights, locks and connections; reports may hold LMs. What a program's own code speaks of by
+    such a name is no report.
 
     Raises:
         SettingsError: If a predictor is held by something that cannot be copied.
     """
     predictors = all_predictors(program)
     memo: dict[int, Any] = {id(lm): lm for each in predictors if (lm := vars(each)["lm"]) is not None}
-    reports = {name: value for name in REPORTS if _is_report(value := vars(program).get(name))}
+    held = {name: vars(program).get(name) for name in REPORTS if not uses_name(program, name)}
+    reports = {name: value for name, value in held.items() if _is_report(value)}
     memo |= {id(report): () for report in reports.values()}
     copied = copied_as_far_as_can_be(program, memo)
     for name in reports:
         vars(copied).pop(name, None)
     _check_apart(predictors, all_predictors(copied))
     return copied
+
+
+def attach_reports(program: dspy.Module, reports: Mapping[str, object]) -> None:
+    """Let a program carry what is said of it, but for names that it uses itself."""
+    vars(program).update({name: said for name, said in reports.items() if not uses_name(program, name)})
 
 
 def all_predictors(program: dspy.Module) -> list[dspy.Predict]:

@@ -12,7 +12,7 @@ import dspy
 
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.prompts.candidates import Candidate
-from dspy_diffusion_infill.prompts.program import instructions_of
+from dspy_diffusion_infill.prompts.program import attach_reports, instructions_of
 from dspy_diffusion_infill.search.budget import Budget, Meter, Preset, check_budget, resolve_budget
 from dspy_diffusion_infill.search.edits import Edit, revert_edit
 from dspy_diffusion_infill.search.evaluation import Evaluator
@@ -69,7 +69,7 @@ def prune(
         pruning = _Pruning(instructions_of(program), found, session.evaluator(program, valset, "valset"))
         pruning.run()
     pruned = with_edits(program, pruning.texts, pruning.kept)
-    vars(pruned)["detailed_results"] = pruning.report()
+    attach_reports(pruned, {"detailed_results": pruning.report()})
     return pruned
 
 

@@ -9,6 +9,7 @@ import dspy
 
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.prompts.candidates import Candidate
+from dspy_diffusion_infill.prompts.own import uses_name
 from dspy_diffusion_infill.prompts.program import instructions_of, with_instructions
 from dspy_diffusion_infill.search.edits import Edit, as_edit, before_edits, revert_edit
 
@@ -61,7 +62,7 @@ def edits_of(program: dspy.Module, edits: Sequence[Edit] | None = None) -> list[
 
 def attach_edits(program: dspy.Module, edits: Sequence[Edit]) -> None:
     """Let a program carry its edits, unless it has an attribute of that name itself."""
-    if _edits_in(vars(program).get("edits", ())) is None:
+    if uses_name(program, "edits") or _edits_in(vars(program).get("edits", ())) is None:
         logger.warning("The program has `edits` of its own; this run's are in detailed_results alone.")
     else:
         vars(program)["edits"] = list(edits)
