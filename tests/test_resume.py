@@ -166,6 +166,31 @@ def test_a_program_with_pydantic_fields_pays_for_no_score_twice(module, conditio
     assert refilled.canvases == filled.canvases
 
 
+@pytest.mark.parametrize(
+    ("kind", "value", "lost"),
+    [
+        (dspy.Image, dspy.Image("https://example.org/1.png"), False),
+        (str, Stars(number=1), True),
+        (str, ("a", "b"), True),
+        (float, float("nan"), True),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")  # pydantic's, of a value of another type
+def test_runs_whose_traces_json_cannot_hold_are_paid_for_once(kind, value, lost, tmp_path, caplog):
+    signature = Typed.append("x", dspy.InputField(), type_=kind).with_updated_fields("rating", type_=str)
+    examples = [
+        dspy.Example(review=str(n), rating=f"y{n}", x=value).with_inputs("review", "x") for n in range(6)
+    ]
+    plain = rule_lm(lambda system, user: "[[ ## rating ## ]]\nno\n\n[[ ## completed ## ]]")
+    with dspy.context(lm=plain, adapter=dspy.ChatAdapter()):
+        for calls in (20, 0):
+            CALLS.clear()
+            tuning = optimizer(tmp_path, condition_on="traces", infiller=ScriptedInfiller("a", "b", "c"))
+            tuned = tuning.compile(dspy.Predict(signature), trainset=examples)
+            assert (len(CALLS), tuned.detailed_results["metric_calls"]) == (calls, 20)
+    assert caplog.text.count("Traces of valset examples hold values that JSON cannot") == lost
+
+
 @pytest.mark.filterwarnings("ignore")  # COPRO sets a deprecated prefix
 def test_a_base_that_has_finished_is_not_run_again(tmp_path):
     settings = {"metric": None, "budget": Budget(metric_calls=60)}

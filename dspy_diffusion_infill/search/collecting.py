@@ -57,7 +57,8 @@ class Collector:
     def _fresh(self, candidate: Candidate) -> list[Trace]:
         task = self._session.task
         found = list(self._traces(self._board, task.valset, candidate)) if task.selects_on_trainset else []
-        if found:
+        runs = self._board.runs(candidate).values() if task.selects_on_trainset else ()
+        if found or any(run.trace is not None for run in runs):
             return found
         if self._others is None:
             self._others = self._session.evaluator(self._program, self._shown, "trainset")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import dspy
 
 from dspy_diffusion_infill.search.budget import Meter
@@ -9,6 +12,7 @@ from dspy_diffusion_infill.search.fingerprint import digest
 from dspy_diffusion_infill.search.harvest import snapshot
 from dspy_diffusion_infill.search.journal import Journal
 from dspy_diffusion_infill.search.running import Run
+from dspy_diffusion_infill.search.saying import logger
 from dspy_diffusion_infill.search.trace_records import TraceRecords
 
 Prompt = tuple[tuple[str, str], ...]
@@ -35,6 +39,7 @@ class KeptRuns:
         self._demos = snapshot(program, {}).demos
         self.num_found = 0
         """Runs that an earlier process had paid for."""
+        self._told = False
 
     def keep(self, place: Place, run: Run) -> None:
         """Write a run down."""
@@ -43,18 +48,33 @@ class KeptRuns:
             plain = {name: getattr(run, name) for name in PLAIN}
             trace = None if run.trace is None else self._traces.pack(run.trace)
             called = None if run.called is None else sorted(run.called)
-            self._journal.write(self._at(place), {**plain, "trace": trace, "called": called, **used})
+            kept = {"traced": run.trace is not None, "trace": trace, "called": called}
+            self._journal.write(self._at(place), {**plain, **kept, **used})
 
     def find(self, place: Place, *, needs_trace: bool) -> Run | None:
-        """The run that an earlier process paid for, if any; one without a trace where none is needed."""
+        """The run that an earlier process paid for, if any; one without a trace where none is needed.
+
+        A trace that JSON could not hold is empty; its run is not paid for again.
+        """
         record = self._journal.find(self._at(place)) if self._journal is not None else None
-        if record is None or (needs_trace and record["score"] is not None and record["trace"] is None):
+        if record is None or (needs_trace and record["score"] is not None and not record["traced"]):
             return None
+        self._tell_of_lost_trace(record)
         self._meter.catch_up(tokens=record["tokens"], usd=record["usd"])
         self.num_found += 1
-        trace = None if record["trace"] is None else self._traces.unpack(record["trace"])
+        trace = self._traces.unpack(record["trace"] or ()) if record["traced"] else None
         called = None if record["called"] is None else frozenset(record["called"])
         return Run(**{name: record[name] for name in PLAIN}, trace=trace, called=called)
+
+    def _tell_of_lost_trace(self, record: Mapping[str, Any]) -> None:
+        """Say it once, where it makes a difference."""
+        if record["traced"] and record["trace"] is None and not self._told:
+            self._told = True
+            logger.warning(
+                "Traces of %s examples hold values that JSON cannot: the run goes on without what an earlier "
+                "process saw of them.",
+                self._role,
+            )
 
     def _at(self, place: Place) -> tuple[str | int, ...]:
         prompt, example = place

@@ -53,11 +53,16 @@ class TraceRecords:
         """What JSON holds as it is, and what it holds by its type."""
         plain = {field: value for field, value in values.items() if is_faithful(value)}
         typed = {
-            field: self._adapter(predictor, field).dump_python(value, mode="json")
+            field: self._dumped(predictor, field, value)
             for field, value in values.items()
             if field not in plain
         }
         return [plain, typed]
+
+    def _dumped(self, predictor: str, field: str, value: Any) -> Any:
+        if isinstance(value, pydantic.BaseModel) and is_faithful(parts := dict(value)):
+            return parts  # DSPy's images and the like are dumped as the text of a prompt
+        return self._adapter(predictor, field).dump_python(value, mode="json")
 
     def _unpacked(self, predictor: str, packed: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         plain, typed = packed
