@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks import perplexity
+from dspy_diffusion_infill.engine.likelihood import Target
 from dspy_diffusion_infill.engine.model import load
 from dspy_diffusion_infill.judges.templates import rubric, template
 
@@ -49,6 +51,26 @@ def test_perplexity_is_per_token_over_all_records():
     found = perplexity.interval(np.array([[3 * math.log(2), 3], [math.log(32), 1]]), 200)
     assert found["perplexity"] == pytest.approx(4)  # 8 nats of log 2 over 4 tokens
     assert (found["low"], found["high"]) == (pytest.approx(2), pytest.approx(32))
+
+
+class Uniform:
+    """Finds every one of eleven tokens as likely: its perplexity is eleven."""
+
+    context_length, mask_token_id, device, vocabulary = 512, 10, torch.device("cpu"), None
+
+    def logits(self, ids, attention_mask, wanted):
+        return torch.zeros(int(wanted.sum()), 11)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_interval_counts_the_estimator_s_own_error_in(seed, tmp_path: Path, monkeypatch):
+    """Draws that all records shared made it 31 [30, 32] or 6 [5.7, 6], by the seed."""
+    data = tmp_path / "summeval.jsonl"
+    data.write_text("".join(json.dumps({**RECORD, "doc_id": str(n)}) + "\n" for n in range(60)))
+    monkeypatch.setattr(perplexity, "target", lambda *_: Target([1] * 300, range(300)))
+    told = options(data=data, limit=None, estimator="log_linear", samples=32, seed=seed, resamples=200)
+    found = perplexity.measured(Uniform(), "uniform", "c-gen", told)
+    assert 7 < found["low"] < 11 < found["high"] < 20
 
 
 def test_an_interval_needs_a_sample(capsys):
