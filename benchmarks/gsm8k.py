@@ -6,8 +6,9 @@ The paper (arXiv:2604.03677) lets a diffusion LM fill 128 masks in front of the 
 with --shots worked examples in the prompt (--in-context). Here those masks come before the instructions, are
 filled in sight of the same examples, and a filling stays if it answers more of them (--mask 0: windows of the
 instructions instead). Tuned on --shots of train, measured on --limit of test. Right is an answer whose last
-number is the reference's. `words` is the length of a whole prompt, in words. A run that failed is unscored:
-counted, and left out of the accuracy. With --resume FOLDER a run that was cut short goes on.
+number is the reference's. `words` is the length of a whole prompt, in words; `calls` are the metric calls that
+tuning spent. A run that failed is unscored: counted, and left out of the accuracy. With --resume FOLDER a run
+that was cut short goes on.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from typing import Any
 
 import dspy
 
-from benchmarks.measuring import measured_runs
+from benchmarks.measuring import ending, measured_runs, text_of
 from benchmarks.report import write_json
-from benchmarks.tuning import Tuning, add_arguments, lm_of, tuned
+from benchmarks.tuning import Tuned, Tuning, add_arguments, lm_of, tuned
 from dspy_diffusion_infill.prompts.compact import CompactAdapter
-from dspy_diffusion_infill.prompts.program import instructions_of, signature_of
+from dspy_diffusion_infill.prompts.program import signature_of
 from dspy_diffusion_infill.prompts.render import active_adapter
 from dspy_diffusion_infill.prompts.templates import Template
 from dspy_diffusion_infill.prompts.windows import SlidingWindow
@@ -92,7 +93,11 @@ def num_words(program: dspy.Predict, question: dspy.Example) -> int:
 
 
 def measure(
-    program: dspy.Predict, shown: Sequence[dspy.Example], role: str, threads: int, journal: Journal | None
+    program: dspy.Predict | None,
+    shown: Sequence[dspy.Example],
+    role: str,
+    threads: int,
+    journal: Journal | None,
 ) -> dict[str, Any]:
     """Accuracy over the problems that ran, how many did not, and the mean length of their prompts.
 
@@ -105,7 +110,7 @@ def measure(
         "n": len(shown),
         "unscored": len(shown) - len(scores),
         "accuracy": fmean(scores) if scores else None,
-        "words": round(fmean(num_words(program, example) for example in shown)),
+        "words": None if program is None else round(fmean(num_words(program, example) for example in shown)),
     }
 
 
@@ -116,7 +121,7 @@ def masking(num_masks: int) -> SlidingWindow | Template:
 
 def programs(
     options: argparse.Namespace, train: Sequence[dspy.Example], seed: int
-) -> Iterator[tuple[str, dspy.Predict]]:
+) -> Iterator[tuple[str, Tuned[dspy.Predict]]]:
     """The program as every method makes it, and with worked examples in its prompt."""
     program = dspy.Predict("question -> answer")
     shots = Random(seed).sample(train, options.shots)
@@ -132,7 +137,7 @@ def programs(
     if options.in_context:
         shown = program.deepcopy()
         shown.demos = [dspy.Example(question=shot.question, answer=shot.answer) for shot in shots]
-        yield "in context", shown
+        yield "in context", Tuned(shown)
     for method in options.methods:
         yield method, tuned(program, method, shots, tuning, seed)
 
@@ -150,10 +155,10 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
         open_journal(options.resume, about, resume=True) as journal,
     ):
         for seed in options.seeds:
-            for method, program in programs(options, train, seed):
-                found = measure(program, shown, f"{method}/{seed}", options.threads, journal)
-                text = instructions_of(program)["self"]
-                rows.append({"lm": options.lm, "method": method, "seed": seed, **found, "instructions": text})
+            for method, better in programs(options, train, seed):
+                found = measure(better.program, shown, f"{method}/{seed}", options.threads, journal)
+                row = {"lm": options.lm, "method": method, "seed": seed, **better.told}
+                rows.append({**row, **found, "instructions": text_of(better.program)})
                 print(_line(rows[-1]), flush=True)
     return rows
 
@@ -161,8 +166,8 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
 def _line(row: Mapping[str, Any]) -> str:
     accuracy = "-" if row["accuracy"] is None else format(row["accuracy"], ".3f")
     name = f"{row['lm']} {row['method']} {row['seed']}"
-    counts = f"{row['n']:>6}{row['unscored'] / row['n']:>9.1%}{accuracy:>10}{row['words']:>7}"
-    return f"{name:<34}{counts}  {row['instructions']!r}"
+    counts = f"{row['n']:>6}{row['unscored'] / row['n']:>9.1%}{accuracy:>10}{row['words'] or '-':>7}"
+    return f"{name:<34}{counts}{ending(row)}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -180,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     logging.getLogger("dspy").setLevel(logging.WARNING)
     started = time.monotonic()
-    print(f"{'':<34}{'n':>6}{'unscored':>9}{'accuracy':>10}{'words':>7}")
+    print(f"{'':<34}{'n':>6}{'unscored':>9}{'accuracy':>10}{'words':>7}{'calls':>8}")
     rows = run(options)
     print("\nThe paper's own numbers (exact match in percent; tokens of the prompt where it says them):")
     for name, (accuracy, tokens) in PAPER.items():

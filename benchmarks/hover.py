@@ -8,7 +8,7 @@ the paper's three. Of the dev split (train was not to be had) the claims of --ho
 are all in the corpus; a tenth of the source questions (`hpqa_id`: claims of one question share passages) is
 for tuning. The corpus is closed (gold passages of all claims, and distractors): recall is far above that on
 all of Wikipedia. A run that failed (an answer that cannot be parsed, a prompt too long) is unscored:
-counted, and left out of the means. With --resume FOLDER a run that was cut short goes on from its journals.
+counted, and left out of the means; `calls` are the metric calls that tuning spent. With --resume FOLDER a run that was cut short goes on from its journals.
 """
 
 from __future__ import annotations
@@ -85,7 +85,11 @@ def split(claims: Sequence[Claim]) -> tuple[list[Claim], list[Claim]]:
 
 
 def measure(
-    program: HoverMultiHop, examples: Sequence[dspy.Example], role: str, threads: int, journal: Journal | None
+    program: HoverMultiHop | None,
+    examples: Sequence[dspy.Example],
+    role: str,
+    threads: int,
+    journal: Journal | None,
 ) -> dict[str, Any]:
     """Means over the claims that ran, and how many did not.
 
@@ -128,8 +132,9 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
             shots = [example(claim) for claim in Random(seed).sample(dev, options.shots)]
             for method in options.methods:
                 better = tuned(program, method, shots, tuning, seed)
-                found = measure(better, shown, f"{method}/{seed}", options.threads, journal)
-                rows.append({"lm": options.lm, "method": method, "seed": seed, **found})
+                found = measure(better.program, shown, f"{method}/{seed}", options.threads, journal)
+                row = {"lm": options.lm, "method": method, "seed": seed, **better.told}
+                rows.append({**row, **found})
                 print(_line(rows[-1]), flush=True)
     return rows
 
@@ -137,7 +142,7 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
 def _line(row: Mapping[str, Any]) -> str:
     values = "".join(f"{'-' if row[name] is None else format(row[name], '.3f'):>10}" for name in MEASURES)
     name = f"{row['lm']} {row['method']} {row['seed']}"
-    return f"{name:<34}{row['n']:>6}{row['unscored'] / row['n']:>9.1%}{values}"
+    return f"{name:<34}{row['n']:>6}{row['unscored'] / row['n']:>9.1%}{values}{row['metric_calls']:>8}  {row['failed'] or ''}".rstrip()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -160,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.words = 8
     logging.getLogger("dspy").setLevel(logging.WARNING)
     started = time.monotonic()
-    print(f"{'':<34}{'n':>6}{'unscored':>9}" + "".join(f"{name:>10}" for name in MEASURES))
+    print(f"{'':<34}{'n':>6}{'unscored':>9}" + "".join(f"{name:>10}" for name in MEASURES) + f"{'calls':>8}")
     rows = run(options)
     print("\nThe paper's own numbers, Table 7 (LLaDA; its corpus, claims and measures are not published):")
     for name, (recall, f1, label) in PAPER.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import dspy
@@ -17,18 +17,20 @@ from dspy_diffusion_infill.search.running import Run
 
 
 def measured_runs(
-    program: dspy.Module,
+    program: dspy.Module | None,
     metric: Callable[..., Any],
     shown: Sequence[dspy.Example],
     role: str,
     threads: int,
     journal: Journal | None,
 ) -> list[Run]:
-    """A run of the program on each example; one without a score failed.
+    """A run of the program on each example; one without a score failed. No run, if there is no program.
 
     Raises:
         EvaluationError: If the LM is down; run again with the same --resume folder to go on.
     """
+    if program is None:
+        return []
     evaluator = Evaluator(
         program,
         metric=Metric(metric),
@@ -43,3 +45,13 @@ def measured_runs(
     if not evaluator.run((candidate, number) for number in range(len(shown))):
         raise EvaluationError(f"The LM stayed away: {evaluator.outage}")
     return list(evaluator.runs(candidate).values())
+
+
+def text_of(program: dspy.Module | None) -> str | None:
+    """The instructions of a program's one predictor."""
+    return instructions_of(program)["self"] if program is not None else None
+
+
+def ending(row: Mapping[str, Any]) -> str:
+    """What ends a line of a table: the metric calls that were spent, and what was written or why nothing was."""
+    return f"{row['metric_calls']:>8}  {row['failed'] or repr(row['instructions'])}"

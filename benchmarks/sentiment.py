@@ -4,7 +4,7 @@
 
 Tuned on --shots sentences of train, measured on --limit of dev (the test split is not in the folder). The
 metric says which label was wanted, so that --condition-on traces shows feedback. A run that failed is
-unscored: counted, and left out of the accuracy. With --resume FOLDER a run that was cut short goes on.
+unscored: counted, and left out of the accuracy; `calls` are the metric calls that tuning spent. With --resume FOLDER a run that was cut short goes on.
 """
 
 from __future__ import annotations
@@ -22,11 +22,10 @@ from typing import Any, get_args
 import dspy
 from dspy.signatures.signature import make_signature
 
-from benchmarks.measuring import measured_runs
+from benchmarks.measuring import ending, measured_runs, text_of
 from benchmarks.report import write_json
 from benchmarks.tuning import Tuning, add_arguments, lm_of, tuned
 from dspy_diffusion_infill.prompts.compact import CompactAdapter
-from dspy_diffusion_infill.prompts.program import instructions_of
 from dspy_diffusion_infill.search.fingerprint import digest
 from dspy_diffusion_infill.search.journal import Journal, open_journal
 from dspy_diffusion_infill.traces import ConditionOn
@@ -57,7 +56,11 @@ def labelled(
 
 
 def measure(
-    program: dspy.Module, shown: Sequence[dspy.Example], role: str, threads: int, journal: Journal | None
+    program: dspy.Module | None,
+    shown: Sequence[dspy.Example],
+    role: str,
+    threads: int,
+    journal: Journal | None,
 ) -> dict[str, Any]:
     """Accuracy over the sentences that ran, and how many did not.
 
@@ -96,9 +99,9 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
             shots = Random(seed).sample(train, options.shots)
             for method in options.methods:
                 better = tuned(program, method, shots, tuning, seed)
-                found = measure(better, shown, f"{method}/{seed}", options.threads, journal)
-                text = instructions_of(better)["self"]
-                row = {"task": options.task, "lm": options.lm, "method": method, "seed": seed}
+                found = measure(better.program, shown, f"{method}/{seed}", options.threads, journal)
+                row = {"task": options.task, "lm": options.lm, "method": method, "seed": seed, **better.told}
+                text = text_of(better.program)
                 rows.append({**row, "condition_on": options.condition_on, **found, "instructions": text})
                 print(_line(rows[-1]), flush=True)
     return rows
@@ -107,7 +110,7 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
 def _line(row: Mapping[str, Any]) -> str:
     accuracy = "-" if row["accuracy"] is None else format(row["accuracy"], ".3f")
     name = f"{row['lm']} {row['method']} {row['seed']}"
-    return f"{name:<34}{row['n']:>6}{row['unscored'] / row['n']:>9.1%}{accuracy:>10}  {row['instructions']!r}"
+    return f"{name:<34}{row['n']:>6}{row['unscored'] / row['n']:>9.1%}{accuracy:>10}{ending(row)}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -125,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     logging.getLogger("dspy").setLevel(logging.WARNING)
     started = time.monotonic()
-    print(f"{'':<34}{'n':>6}{'unscored':>9}{'accuracy':>10}")
+    print(f"{'':<34}{'n':>6}{'unscored':>9}{'accuracy':>10}{'calls':>8}")
     rows = run(options)
     print(f"\nThe paper's best, as a third party lists it (models not said): {PAPER[options.task]} %")
     if options.json:

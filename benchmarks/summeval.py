@@ -23,13 +23,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from statistics import fmean
-from typing import Any
+from typing import Any, cast
 
 import dspy
 
 from benchmarks.report import write_json
-from benchmarks.tables import improvement_lines, paper_lines, plain_row, row_lines
-from benchmarks.tuning import Tuning, add_arguments, lm_of, tuned
+from benchmarks.tables import improvement_line, improvements, paper_lines, plain_row, row_lines
+from benchmarks.tuning import Tuned, Tuning, add_arguments, lm_of, tuned
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.judges.adapter import PROTOCOL
 from dspy_diffusion_infill.judges.agreement import Judged
@@ -53,6 +53,8 @@ Key = tuple[str, str]
 """Article and system."""
 Results = dict[tuple[str, ...], list[Judged]]
 """Judged records by what judged them (judge, template, method, seed) and by target."""
+Spent = dict[tuple[str, ...], dict[str, Any]]
+"""By the same, what tuning spent, and why it failed."""
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -119,7 +121,7 @@ def example(record: Record, target: str) -> dspy.Example:
     ).with_inputs("response", "instruction", "reference_answer", "source")
 
 
-def judged_by(options: argparse.Namespace, records: Sequence[Record]) -> Results:
+def judged_by(options: argparse.Namespace, records: Sequence[Record]) -> tuple[Results, Spent]:
     """Tune the judge by every method and seed, and let each grade the same records."""
     dev, test = split(records)
     test = test[: options.limit]
@@ -130,22 +132,29 @@ def judged_by(options: argparse.Namespace, records: Sequence[Record]) -> Results
         "judge": digest([lm.model, lm.kwargs, options.conversation, options.samples]),
     }
     found: Results = {}
+    spent: Spent = {}
     with dspy.context(lm=lm), open_journal(options.resume, run, resume=True) as journal:
         for seed in options.seeds:
             shots = [example(one, options.dimension) for one in Random(seed).sample(dev, options.shots)]
             for method, better in judges(options, shots, seed):
+                names = options.judge, options.template, method, str(seed), options.dimension
                 role = f"{options.template}/{method}/{seed}"
-                scores = grade(better, shown, role=role, num_threads=options.threads, journal=journal)
-                found[options.judge, options.template, method, str(seed), options.dimension] = [
+                scores: Sequence[float | None] = [None] * len(shown)
+                if better.program is not None:
+                    scores = grade(
+                        better.program, shown, role=role, num_threads=options.threads, journal=journal
+                    )
+                spent[names] = better.told
+                found[names] = [
                     Judged(record["doc_id"], one.score, score)
                     for record, one, score in zip(test, shown, scores, strict=True)
                 ]
-    return found
+    return found, spent
 
 
 def judges(
     options: argparse.Namespace, shots: Sequence[dspy.Example], seed: int
-) -> Iterator[tuple[str, Judge]]:
+) -> Iterator[tuple[str, Tuned[Judge]]]:
     """The judge as every method tunes it."""
     judge = Judge(
         None if template(options.template).scale else rubric("summeval-overall"),
@@ -166,17 +175,15 @@ def judges(
     for method in options.methods:
         with dspy.context(adapter=judge.adapter):
             better = tuned(judge, method, shots, tuning, seed)
-        instructions = instructions_of(better)["grade"]
-        print(f"{method}, seed {seed}: {instructions!r}", flush=True)
+        written = better.failed or repr(instructions_of(cast(Judge, better.program))["grade"])
+        print(f"{method}, seed {seed}, {better.metric_calls} metric calls: {written}", flush=True)
         yield method, better
 
 
 def bars(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """Record-level Spearman of judges on record, under names such as `gpt4_coherence`."""
+    """Record-level Spearman of judges on record, under names such as `gpt-4-0314_coherence`."""
     return {
-        f"{''.join(row['judge'].split('-')[:2]).replace('.', '')}_{row['target']}": row["dataset"][
-            "spearman"
-        ]["value"]
+        f"{row['judge']}_{row['target']}": row["dataset"]["spearman"]["value"]
         for row in rows
         if row["template"] == "as recorded"
     }
@@ -214,14 +221,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     started = time.monotonic()
     records = read_jsonl(options.data)
     on_record = options.judge_scores is not None
-    found = recorded(records, read_jsonl(options.judge_scores)) if on_record else judged_by(options, records)
-    rows = [plain_row(names, judged, options.resamples) for names, judged in found.items()]
-    for line in [*row_lines(rows), *improvement_lines(found, options.resamples)]:
+    if on_record:
+        found, spent = recorded(records, read_jsonl(options.judge_scores)), Spent()
+    else:
+        found, spent = judged_by(options, records)
+    rows = [
+        plain_row(names, judged, options.resamples) | spent.get(names, {}) for names, judged in found.items()
+    ]
+    gains = improvements(found, options.resamples)
+    for line in [*row_lines(rows), *map(improvement_line, gains)]:
         print(line)
     for line in () if on_record else paper_lines():
         print(line)
     if options.json:
-        write_json(options.json, rows=rows, bars=bars(rows), seeds=options.seeds, started=started)
+        write_json(options.json, rows=[*rows, *gains], bars=bars(rows), seeds=options.seeds, started=started)
 
 
 if __name__ == "__main__":

@@ -64,15 +64,24 @@ def row_lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield f"{name:<44} {row['target']:<12}{counts}{over_all}  {within}"
 
 
-def improvement_lines(found: Mapping[tuple[str, ...], Sequence[Judged]], resamples: int) -> Iterator[str]:
-    """Each method against the baseline of its judge, template and seed, on the same records."""
+def improvements(found: Mapping[tuple[str, ...], Sequence[Judged]], resamples: int) -> list[dict[str, Any]]:
+    """A row for each method against the baseline of its judge, template and seed, on the same records."""
+    rows = []
     for (judge, template, method, seed, target), after in found.items():
         before = found.get((judge, template, "baseline", seed, target))
-        if before is None or method == "baseline":
+        if before is None or method == "baseline" or all(one.score is None for one in after):
             continue
+        names = judge, template, f"{method} over baseline", seed, target
         gains = improvement(before, after, resamples=resamples)
-        shown = "  ".join(f"{measure} {_shown(_plain(gains[measure]), sign='+')}" for measure in MEASURES)
-        yield f"{method} over baseline, seed {seed}: {shown}"
+        row = dict(zip(LABELS, names, strict=True))
+        rows.append({**row, "gain": {measure: _plain(gains[measure]) for measure in MEASURES}})
+    return rows
+
+
+def improvement_line(row: Mapping[str, Any]) -> str:
+    """One such row as a line."""
+    shown = "  ".join(f"{measure} {_shown(row['gain'][measure], sign='+')}" for measure in MEASURES)
+    return f"{row['method']}, seed {row['seed']}: {shown}"
 
 
 def paper_lines() -> Iterator[str]:

@@ -24,6 +24,7 @@ from typing import Any
 import dspy
 from dspy.signatures.signature import make_signature
 
+from benchmarks.measuring import text_of
 from benchmarks.report import write_json
 from benchmarks.tuning import Tuning, add_arguments, lm_of, tuned
 from dspy_diffusion_infill.errors import CanvasError
@@ -121,10 +122,11 @@ def refine(
         )
         with dspy.context(lm=lm):
             for method in options.methods:
-                found = tuned(program, method, shots, tuning, seed)
-                told: dict[str, Any] = vars(found).get("detailed_results", {})
-                scores = {name: told.get(name) for name in ("score_before", "score_after", "metric_calls")}
-                text = instructions_of(found)["self"]
+                better = tuned(program, method, shots, tuning, seed)
+                found = vars(better.program) if better.program is not None else {}
+                told: dict[str, Any] = found.get("detailed_results", {})
+                scores = {name: told.get(name) for name in ("score_before", "score_after")} | better.told
+                text = text_of(better.program)
                 rows.append({"method": method, "seed": seed, **scores, "instructions": text})
                 print(f"{method:<10} seed {seed}  {scores}  {text!r}", flush=True)
     return rows

@@ -15,7 +15,7 @@ import logging
 import time
 from collections.abc import Sequence
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import dspy
 
@@ -42,6 +42,12 @@ def judge_of(name: str, tokens: int) -> dspy.BaseLM:
     return DiffusionLM(name, max_tokens=tokens)
 
 
+def identity(name: str, tokens: int) -> list[Any]:
+    """Of a model as judge: its checkpoint and how it answers."""
+    lm = judge_of(name, tokens)
+    return [name, lm.model, lm.kwargs]
+
+
 def infilled(options: argparse.Namespace, name: str, shots: Sequence[dspy.Example], seed: int) -> Prompts:
     """A model's own prompts, before and after it infilled them for itself."""
     folder = options.resume and options.resume / digest(name)
@@ -49,7 +55,10 @@ def infilled(options: argparse.Namespace, name: str, shots: Sequence[dspy.Exampl
         **{**vars(options), "infiller": name, "methods": ["baseline", "infill"], "resume": folder}
     )
     with dspy.context(lm=judge_of(name, options.tokens)):
-        return {name if method == "infill" else "nobody": judge for method, judge in judges(own, shots, seed)}
+        return {
+            name if method == "infill" else "nobody": cast(Judge, better.program)
+            for method, better in judges(own, shots, seed)
+        }
 
 
 def run(options: argparse.Namespace) -> Results:
@@ -57,7 +66,11 @@ def run(options: argparse.Namespace) -> Results:
     dev, test = split(read_jsonl(options.data))
     test = test[: options.limit]
     shown = [example(record, options.dimension) for record in test]
-    about = {"records": digest([dict(one) for one in shown]), "tokens": options.tokens}
+    about = {
+        "records": digest([dict(one) for one in shown]),
+        "judges": digest([identity(name, options.tokens) for name in options.models]),
+        "judging": digest([options.template, options.conversation, options.samples]),
+    }
     found: Results = {}
     with open_journal(options.resume, about, resume=True) as journal:
         for seed in options.seeds:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import dspy
 from dspy.teleprompt import COPRO, GEPA, Teleprompter
@@ -14,7 +14,7 @@ from dspy.teleprompt import COPRO, GEPA, Teleprompter
 from benchmarks.tasks import RandomInfiller
 from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
 from dspy_diffusion_infill.engine.model import load
-from dspy_diffusion_infill.errors import EvaluationError
+from dspy_diffusion_infill.judges import templates
 from dspy_diffusion_infill.judges.prometheus import judge_lm
 from dspy_diffusion_infill.optimizer import DiffusionInfill
 from dspy_diffusion_infill.prompts.canvas import Infiller
@@ -26,11 +26,31 @@ from dspy_diffusion_infill.search.budget import CALLS_PER_EXAMPLE, Budget, Meter
 from dspy_diffusion_infill.search.task import make_task
 from dspy_diffusion_infill.traces import ConditionOn, Trace
 
-METHODS = ("baseline", "infill", "random", "copro", "copro-long", "copro+infill", "gepa", "gepa+infill")
-"""`random` fills windows with random tokens: the same search without a model. With `+infill` the base may use
-half of the budget, as it may alone; `copro-long` may use all of it."""
+METHODS = ("baseline", "infill", "random", "copro", "copro+infill", "gepa", "gepa+infill")
+"""`random` fills windows with random tokens: the same search without a model. Each may spend the same number of
+metric calls in all; with `+infill` the base may use half of them."""
+BREADTH, DEPTH = 10, 8
+"""Of COPRO: as many instructions as the largest budget can try on every example, so that the budget ends it."""
+WRITING_TOKENS = 2048
+"""Of a whole prompt and its frame: an LM that answers in a few tokens gets as many to write one."""
 
 Program = TypeVar("Program", bound=dspy.Module)
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned(Generic[Program]):
+    """What a method made of a program."""
+
+    program: Program | None
+    """None if the method failed."""
+    metric_calls: int = 0
+    failed: str | None = None
+    """Why."""
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """For a row: what was spent, and why there is nothing to measure."""
+        return {"metric_calls": self.metric_calls, "failed": self.failed}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +61,7 @@ class Tuning:
     """For GEPA, one that takes five arguments and gives feedback."""
     infiller: str | Infiller
     proposer: dspy.BaseLM | None
-    """Writes whole prompts for COPRO and GEPA; None for the program's own LM."""
+    """Writes whole prompts for COPRO and GEPA; None for the LM in force, with room to write."""
     budget: Preset
     threads: int
     folder: Path | None
@@ -56,7 +76,7 @@ class Tuning:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What every benchmark that tunes programs can be told."""
     parser.add_argument("--infiller", default="embedded", help="'embedded', a path, hub id or URL")
-    parser.add_argument("--proposer", help="LM that writes for COPRO and GEPA (the LM that is asked)")
+    parser.add_argument("--proposer", help="LM that writes for COPRO and GEPA (the one that is asked)")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=["baseline", "infill"])
     parser.add_argument("--budget", choices=tuple(CALLS_PER_EXAMPLE), default="light")
     parser.add_argument("--shots", type=int, default=16)
@@ -74,33 +94,33 @@ def lm_of(
     Args:
         name: Of the LM.
         api_base: Of the vLLM server.
-        conversation: Whose published decoding a judge on that server uses.
-        max_tokens: Of an answer; a judge keeps what was published.
+        conversation: Of a judge: whose published decoding it uses on that server, and how many tokens a reply
+            may have on any other.
+        max_tokens: Of an answer of the embedded model or of an LM that is no judge; else what was published.
     """
     if name == "embedded":
         from dspy_diffusion_infill import DiffusionLM
 
         return DiffusionLM("embedded", max_tokens=max_tokens)
-    if api_base and conversation:
-        return judge_lm(name, api_base=api_base, conversation=conversation)
+    if conversation:
+        if api_base:
+            return judge_lm(name, api_base=api_base, conversation=conversation)
+        return dspy.LM(name, max_tokens=templates.conversation(conversation).decoding.get("max_tokens"))
     where: dict[str, Any] = {"api_base": api_base} if api_base else {}
     return dspy.LM(f"hosted_vllm/{name}" if api_base else name, max_tokens=max_tokens, **where)
 
 
-def tuned(program: Program, method: str, shots: Sequence[dspy.Example], tuning: Tuning, seed: int) -> Program:
-    """Tune a program on labelled examples by one of `METHODS`. The program is not modified.
-
-    Raises:
-        EvaluationError: If a base optimizer failed.
-    """
+def tuned(
+    program: Program, method: str, shots: Sequence[dspy.Example], tuning: Tuning, seed: int
+) -> Tuned[Program]:
+    """Tune a program on labelled examples by one of `METHODS`. The program is not modified."""
     if method == "baseline":
-        return program
+        return Tuned(program)
     name, _, infilled = method.partition("+")
     base = _base(name, tuning, seed)
     calls = CALLS_PER_EXAMPLE[tuning.budget] * len(shots)
     if base is not None and not infilled:
-        budget = Budget(metric_calls=calls if name == "copro-long" else calls // 2, base_share=1.0)
-        return _run_alone(base, program, shots, budget, tuning.threads)
+        return _run_alone(base, program, shots, Budget(metric_calls=calls, base_share=1.0), tuning.threads)
     optimizer = DiffusionInfill(
         tuning.metric,
         base=base,
@@ -113,27 +133,36 @@ def tuned(program: Program, method: str, shots: Sequence[dspy.Example], tuning: 
         num_threads=tuning.threads,
         log_dir=tuning.folder and tuning.folder / f"{method}-{seed}",
     )
-    return cast(Program, optimizer.compile(program, trainset=list(shots), traces=tuning.traces))
+    found = optimizer.compile(program, trainset=list(shots), traces=tuning.traces)
+    told: dict[str, Any] = vars(found)["detailed_results"]
+    return _tuned(found, told["metric_calls"], base, told["base_error"])
 
 
 def _base(name: str, tuning: Tuning, seed: int) -> Teleprompter | None:
-    if name in ("copro", "copro-long"):
-        depth = 6 if name == "copro-long" else 3
-        return COPRO(prompt_model=tuning.proposer, metric=tuning.metric, breadth=10, depth=depth)
+    if name == "copro":
+        writer = _writer(tuning)
+        return COPRO(prompt_model=writer, metric=tuning.metric, breadth=BREADTH, depth=DEPTH)
     if name == "gepa":
-        reflection: Any = tuning.proposer or dspy.settings.lm
-        return GEPA(metric=tuning.metric, reflection_lm=reflection, auto=tuning.budget, seed=seed)
+        writer: Any = _writer(tuning)
+        return GEPA(metric=tuning.metric, reflection_lm=writer, auto=tuning.budget, seed=seed)
     return None
+
+
+def _writer(tuning: Tuning) -> dspy.BaseLM:
+    return tuning.proposer or dspy.settings.lm.copy(max_tokens=WRITING_TOKENS)
 
 
 def _run_alone(
     base: Teleprompter, program: Program, shots: Sequence[dspy.Example], budget: Budget, threads: int
-) -> Program:
-    task = make_task(program, shots, None)
-    found = run_base(base, task, optional={"num_threads": threads}, required={}, meter=Meter(budget))
-    if found.error is not None:
-        raise EvaluationError(f"{type(base).__name__} failed: {found.error}")
-    return cast(Program, found.program)
+) -> Tuned[Program]:
+    task, meter = make_task(program, shots, None), Meter(budget)
+    found = run_base(base, task, optional={"num_threads": threads}, required={}, meter=meter)
+    return _tuned(found.program, meter.spent, base, found.error)
+
+
+def _tuned(found: dspy.Module, calls: int, base: Teleprompter | None, error: str | None) -> Tuned[Any]:
+    failed = error and f"{type(base).__name__} failed: {error}"
+    return Tuned(None if failed else found, calls, failed)
 
 
 def _random(infiller: str | Infiller) -> Infiller:

@@ -7,8 +7,8 @@ import dspy
 import pytest
 
 from benchmarks import summeval
-from benchmarks.tables import improvement_lines
-from benchmarks.tuning import Tuning, tuned
+from benchmarks.tables import improvement_line, improvements
+from benchmarks.tuning import Tuned, Tuning, lm_of, tuned
 from dspy_diffusion_infill.errors import EvaluationError, SettingsError
 from dspy_diffusion_infill.judges.agreement import Judged
 from dspy_diffusion_infill.judges.metrics import Closeness
@@ -17,8 +17,8 @@ from dspy_diffusion_infill.judges.templates import rubric
 from tests.doubles import ScriptedInfiller, rule_lm
 
 AS_KNOWN = {
-    "gpt35": {"coherence": 0.444, "consistency": 0.423, "fluency": 0.285, "relevance": 0.447},
-    "gpt4": {"coherence": 0.444, "consistency": 0.550, "fluency": 0.500, "relevance": 0.420},
+    "gpt-3.5-turbo-0301": {"coherence": 0.444, "consistency": 0.423, "fluency": 0.285, "relevance": 0.447},
+    "gpt-4-0314": {"coherence": 0.444, "consistency": 0.550, "fluency": 0.500, "relevance": 0.420},
 }
 """Record-level Spearman with the experts, as the README of the data says."""
 
@@ -153,7 +153,7 @@ def propose(system: str, user: str) -> str:
     return f"[RESULT] {summary.split()[-1] if 'honest' in user else 3}"
 
 
-@pytest.mark.parametrize("method", ["infill", "copro", "copro-long", "copro+infill"])
+@pytest.mark.parametrize("method", ["infill", "copro", "copro+infill"])
 def test_every_method_tunes_the_judge_on_people_s_scores(method):
     shots = [summeval.example(record(0, system), "relevance") for system in range(1, 5)]
     shots = [shot.copy(score=int(shot.response.split()[-1])) for shot in shots]
@@ -163,7 +163,10 @@ def test_every_method_tunes_the_judge_on_people_s_scores(method):
         metric=Closeness(judge), infiller=filler, proposer=None, budget="medium", threads=2, folder=None
     )
     with dspy.context(lm=rule_lm(propose), adapter=judge.adapter):
-        better = tuned(judge, method, shots, tuning, seed=0)
+        found = tuned(judge, method, shots, tuning, seed=0)
+        better = found.program
+        assert better is not None
+        assert 0 < found.metric_calls <= 120
         assert [better(**shot.inputs()).score for shot in shots] == [1, 2, 3, 4]
     assert "honest" not in judge.grade.signature.instructions
 
@@ -172,6 +175,49 @@ def test_methods_are_compared_with_the_baseline_on_the_same_records():
     people = [Judged(str(n // 2), n, None if n == 5 else 3 - n) for n in range(6)]
     after = [Judged(one.document, one.target, one.target) for one in people]
     found = {("j", "t", "baseline", "1", "overall"): people, ("j", "t", "infill", "1", "overall"): after}
-    (line,) = improvement_lines(found, resamples=20)
-    assert line.startswith("infill over baseline, seed 1: pearson +2.000 [+2.000, +2.000]")
-    assert list(improvement_lines({("j", "t", "infill", "1", "overall"): after}, resamples=0)) == []
+    (row,) = improvements(found, resamples=20)
+    assert (row["judge"], row["method"], row["target"]) == ("j", "infill over baseline", "overall")
+    assert row["gain"]["pearson"]["value"] == pytest.approx(2)
+    assert improvement_line(row).startswith("infill over baseline, seed 1: pearson +2.000 [+2.000, +2.000]")
+    assert improvements({("j", "t", "infill", "1", "overall"): after}, resamples=0) == []
+    nothing = [Judged(one.document, one.target, None) for one in people]
+    assert improvements(found | {("j", "t", "infill", "1", "overall"): nothing}, resamples=0) == []
+
+
+def test_judges_of_one_family_keep_bars_of_their_own():
+    rows = [
+        {
+            "judge": name,
+            "template": "as recorded",
+            "target": "overall",
+            "dataset": {"spearman": {"value": at}},
+        }
+        for name, at in (("gpt-4-0314", 0.1), ("gpt-4-0613", 0.2))
+    ]
+    assert summeval.bars(rows) == {"gpt-4-0314_overall": 0.1, "gpt-4-0613_overall": 0.2}
+
+
+def test_a_judge_has_as_many_tokens_as_its_authors_gave_it_wherever_it_is_asked():
+    named = lm_of("openai/gpt-4o", None, conversation="v1", max_tokens=6)
+    served = lm_of("prometheus", "http://localhost:1/v1", conversation="v2", max_tokens=6)
+    plain = lm_of("openai/gpt-4o", None, conversation="plain", max_tokens=6)
+    assert [lm.kwargs.get("max_tokens") for lm in (named, served, plain)] == [256, 1024, None]
+
+
+def test_gains_over_the_baseline_stand_in_the_result_file(run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(summeval, "tuned", lambda program, *rest: Tuned(program, 7))
+    rows, shown = run(Judging(), "--methods", "baseline", "infill")
+    assert [row["method"] for row in rows] == ["baseline", "infill", "infill over baseline"]
+    assert [row.get("metric_calls") for row in rows] == [7, 7, None]
+    assert rows[2]["gain"]["spearman"]["value"] == 0
+    assert "infill, seed 0, 7 metric calls: " in shown
+
+
+def test_a_method_that_failed_is_a_row_that_says_so(run, monkeypatch: pytest.MonkeyPatch):
+    def half(program, method, *rest):
+        return Tuned(None, 3, "COPRO failed: no") if method == "copro" else Tuned(program)
+
+    monkeypatch.setattr(summeval, "tuned", half)
+    rows, shown = run(Judging(), "--methods", "copro", "baseline")
+    assert [(row["failed"], row["unscored"]) for row in rows] == [("COPRO failed: no", 12), (None, 3)]
+    assert "copro, seed 0, 3 metric calls: COPRO failed: no" in shown

@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+import dspy
 import pytest
 
 from benchmarks import transfer, tuning
+from dspy_diffusion_infill.errors import SettingsError
 from tests.doubles import ScriptedInfiller, rule_lm
 
 
@@ -51,6 +53,26 @@ def test_every_model_judges_with_every_prompt(tmp_path: Path, monkeypatch: pytes
     assert spearman["one", "infilled by one"] == spearman["two", "infilled by one"] == pytest.approx(1)
     assert spearman["one", "infilled by nobody"] is None  # it gives everything a 3
     assert spearman["one", "infilled by two"] is None
+
+
+def test_a_folder_of_other_judges_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(transfer, "judge_of", lambda name, tokens: dspy.LM("rule/other", max_tokens=tokens))
+    monkeypatch.setattr(transfer, "infilled", lambda *_: {})
+    (tmp_path / "summeval.jsonl").write_text(records(60))
+
+    def run(*more: str) -> None:
+        arguments = ["--data", tmp_path / "summeval.jsonl", "--shots", 5, "--models", "one", *more]
+        transfer.main([str(one) for one in [*arguments, "--resume", tmp_path / "run"]])
+
+    run()
+    for more, aspect in ((["--tokens", "7"], "judges"), (["--samples", "2"], "judging")):
+        with pytest.raises(SettingsError, match=f"another {aspect}"):
+            run(*more)
+    with pytest.raises(SettingsError, match="another judging"):
+        run("--conversation", "v1")
+    monkeypatch.setattr(transfer, "judge_of", lambda name, tokens: dspy.LM("rule/new", max_tokens=tokens))
+    with pytest.raises(SettingsError, match="another judges"):
+        run()
 
 
 def scripted(optimizer, scripts: dict[str, str]):
