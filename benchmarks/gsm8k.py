@@ -6,9 +6,9 @@ The paper (arXiv:2604.03677) lets a diffusion LM fill 128 masks in front of the 
 with --shots worked examples in the prompt (--in-context). Here those masks come before the instructions, are
 filled in sight of the same examples, and a filling stays if it answers more of them (--mask 0: windows of the
 instructions instead). Tuned on --shots of train, measured on --limit of test. Right is an answer whose last
-number is the reference's. `words` is the length of a whole prompt, in words; `calls` are the metric calls that
-tuning spent. A run that failed is unscored: counted, and left out of the accuracy. With --resume FOLDER a run
-that was cut short goes on.
+number is the reference's. `words` is the length of a whole prompt, in words; `calls` are the metric calls
+that tuning spent. A run that failed is unscored: counted, and left out of the accuracy. With --resume FOLDER
+a run that was cut short goes on.
 """
 
 from __future__ import annotations

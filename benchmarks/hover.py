@@ -8,7 +8,8 @@ the paper's three. Of the dev split (train was not to be had) the claims of --ho
 are all in the corpus; a tenth of the source questions (`hpqa_id`: claims of one question share passages) is
 for tuning. The corpus is closed (gold passages of all claims, and distractors): recall is far above that on
 all of Wikipedia. A run that failed (an answer that cannot be parsed, a prompt too long) is unscored:
-counted, and left out of the means; `calls` are the metric calls that tuning spent. With --resume FOLDER a run that was cut short goes on from its journals.
+counted, and left out of the means; `calls` are the metric calls that tuning spent. With --resume FOLDER a
+run that was cut short goes on from its journals.
 """
 
 from __future__ import annotations
@@ -142,7 +143,8 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
 def _line(row: Mapping[str, Any]) -> str:
     values = "".join(f"{'-' if row[name] is None else format(row[name], '.3f'):>10}" for name in MEASURES)
     name = f"{row['lm']} {row['method']} {row['seed']}"
-    return f"{name:<34}{row['n']:>6}{row['unscored'] / row['n']:>9.1%}{values}{row['metric_calls']:>8}  {row['failed'] or ''}".rstrip()
+    counts = f"{row['n']:>6}{row['unscored'] / row['n']:>9.1%}{values}{row['metric_calls']:>8}"
+    return f"{name:<34}{counts}  {row['failed'] or ''}".rstrip()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

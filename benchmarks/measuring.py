@@ -53,5 +53,5 @@ def text_of(program: dspy.Module | None) -> str | None:
 
 
 def ending(row: Mapping[str, Any]) -> str:
-    """What ends a line of a table: the metric calls that were spent, and what was written or why nothing was."""
+    """The end of a line of a table: the metric calls spent, and what was written or why nothing was."""
     return f"{row['metric_calls']:>8}  {row['failed'] or repr(row['instructions'])}"

@@ -4,7 +4,8 @@
 
 Tuned on --shots sentences of train, measured on --limit of dev (the test split is not in the folder). The
 metric says which label was wanted, so that --condition-on traces shows feedback. A run that failed is
-unscored: counted, and left out of the accuracy; `calls` are the metric calls that tuning spent. With --resume FOLDER a run that was cut short goes on.
+unscored: counted, and left out of the accuracy; `calls` are the metric calls that tuning spent. With --resume
+FOLDER a run that was cut short goes on.
 """
 
 from __future__ import annotations

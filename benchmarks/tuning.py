@@ -27,10 +27,10 @@ from dspy_diffusion_infill.search.task import make_task
 from dspy_diffusion_infill.traces import ConditionOn, Trace
 
 METHODS = ("baseline", "infill", "random", "copro", "copro+infill", "gepa", "gepa+infill")
-"""`random` fills windows with random tokens: the same search without a model. Each may spend the same number of
-metric calls in all; with `+infill` the base may use half of them."""
+"""`random` fills windows with random tokens: the same search without a model. Each may spend the same number
+of metric calls in all; with `+infill` the base may use half of them."""
 BREADTH, DEPTH = 10, 8
-"""Of COPRO: as many instructions as the largest budget can try on every example, so that the budget ends it."""
+"""Of COPRO: as many instructions as the largest budget can try on every example: the budget ends it."""
 WRITING_TOKENS = 2048
 """Of a whole prompt and its frame: an LM that answers in a few tokens gets as many to write one."""
 

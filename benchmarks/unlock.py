@@ -14,7 +14,7 @@ a variant.
 Reported a variant: the gap between the vague and the hand-written instruction that it closed, as in
 `benchmarks.demo_gap`; perplexities of held-out prompts and responses; the share of stop tokens where a masked
 instruction is guessed at once; and all of these along the refinement. Everything done is kept in the work
-folder, and a run that was cut short goes on from there.
+folder, and a run that was cut short goes on from there; a folder of another task LM, plan or data is refused.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import product
 from multiprocessing import get_context
@@ -41,6 +41,7 @@ from benchmarks.report import write_json
 from benchmarks.tasks import RandomInfiller, WithoutExamples, generated_reviews
 from benchmarks.unlock_models import Models, Plan, conversations, stop_share
 from benchmarks.unlock_tables import Seed, bars, draw, tables
+from benchmarks.work_folder import claim
 from dspy_diffusion_infill import DiffusionLM
 from dspy_diffusion_infill.demo import ANSWER_TOKENS, infill, score, split
 from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
@@ -48,6 +49,7 @@ from dspy_diffusion_infill.engine.model import load
 from dspy_diffusion_infill.prompts.canvas import Infiller
 from dspy_diffusion_infill.prompts.last_line import LastLineAdapter
 from dspy_diffusion_infill.prompts.program import instructions_of
+from dspy_diffusion_infill.search.fingerprint import digest
 from dspy_diffusion_infill.training.monitor import HeldOut
 from dspy_diffusion_infill.training.schemes import (
     ORACLE,
@@ -156,6 +158,7 @@ def run(data: Path, work: Path, plan: Plan, seeds: Sequence[int], task: str) -> 
 
     What comes before the branches takes all cores; of the rest, each core takes a part.
     """
+    claim(work, about(data, plan, task))
     models = Models(data, work, plan)
     models.variant("public", 0)
     cells = []
@@ -169,6 +172,12 @@ def run(data: Path, work: Path, plan: Plan, seeds: Sequence[int], task: str) -> 
             print(_line(cell), flush=True)
         list(pool.map(partial(_own, data, work, plan, task), list(product(seeds, plan.variants))))
     return cells, [Scores(models, task).seed(seed) for seed in seeds]
+
+
+def about(data: Path, plan: Plan, task: str) -> dict[str, str]:
+    """What all work is of; files say of which seed and variants."""
+    sentences = (data / "sst5_train.jsonl").read_text(encoding="utf-8")
+    return {"task": task, "plan": digest(asdict(replace(plan, variants=()))), "data": digest(sentences)}
 
 
 def _use_one_core() -> None:

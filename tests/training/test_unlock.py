@@ -8,10 +8,12 @@ import pytest
 from benchmarks import unlock
 from benchmarks.demo_gap import Cell
 from benchmarks.tasks import WithoutExamples
-from benchmarks.unlock import run
+from benchmarks.unlock import about, run
 from benchmarks.unlock_models import OBJECTIVES, VARIANTS, Models, Plan
 from benchmarks.unlock_tables import bars, draw, interval, tables
+from benchmarks.work_folder import claim
 from dspy_diffusion_infill import demo
+from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.prompts.canvas import Canvas, Masked, Message
 from dspy_diffusion_infill.training import trainer
 from dspy_diffusion_infill.training.world import Stage
@@ -87,6 +89,30 @@ def test_a_short_run_measures_every_variant_and_a_second_one_only_reads_it(
     assert [line.split()[0] for line in tables(cells, seeds) if line.startswith("fsro")] == ["fsro"] * 3
     monkeypatch.setattr(trainer.MaskedDiffusionTrainer, "training_step", lambda *_: 1 / 0)
     assert run(real, work, SHORT, [0], str(work / "start")) == (cells, seeds)
+    with pytest.raises(SettingsError, match="another task"):
+        run(real, work, SHORT, [0], "embedded")
+
+
+def test_a_work_folder_is_of_one_task_plan_and_data(tmp_path: Path):
+    for name in ("data", "others"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "sst5_train.jsonl").write_text(f'{{"text": "{name}"}}\n')
+    told = about(tmp_path / "data", SHORT, "embedded")
+    claim(tmp_path / "work", told)
+    claim(tmp_path / "work", about(tmp_path / "data", replace(SHORT, variants=("public",)), "embedded"))
+    for other, aspect in (
+        (about(tmp_path / "data", SHORT, "elsewhere"), "task"),
+        (about(tmp_path / "data", replace(SHORT, refinement=9), "embedded"), "plan"),
+        (about(tmp_path / "others", SHORT, "embedded"), "data"),
+    ):
+        with pytest.raises(SettingsError, match=rf"run with another {aspect}\. Use another folder\."):
+            claim(tmp_path / "work", other)
+
+
+def test_work_that_does_not_say_of_what_it_is_is_refused(tmp_path: Path):
+    (tmp_path / "cell-0-0-of-5.json").write_text("{}")
+    with pytest.raises(SettingsError, match=r"--work must be a new folder.* Use a new one\."):
+        claim(tmp_path, {"task": "embedded"})
 
 
 def test_seeds_share_the_public_model_alone(tmp_path: Path):
