@@ -21,7 +21,7 @@ from dspy_diffusion_infill.prompts.windows import SlidingWindow
 from dspy_diffusion_infill.search.base import check_base_arguments, choose_metric, run_base
 from dspy_diffusion_infill.search.budget import Budget, Preset
 from dspy_diffusion_infill.search.confirmation import confirm
-from dspy_diffusion_infill.search.counting import metrics_within
+from dspy_diffusion_infill.search.counting import uses_only
 from dspy_diffusion_infill.search.estimate import Estimate, count_windows, estimate
 from dspy_diffusion_infill.search.fingerprint import fingerprint
 from dspy_diffusion_infill.search.infilling import Search
@@ -183,17 +183,14 @@ class DiffusionInfill(Teleprompter):
         session = open_session(vars(self), self._metric(), student, trainset, valset, traces)
         task, infiller = session.task, self._connect(student)
         session.announce(self.base, infiller, self._expected(student, session, infiller))
-        asked = {"base": self.base, "base_kwargs": dict(base_kwargs or {}), "teacher": teacher}
-        marks = fingerprint(
-            task, metric=session.metric, infiller=infiller, settings=self.get_params() | asked
-        )
+        settings = self.get_params() | {"base": self.base, "base_kwargs": base_kwargs, "teacher": teacher}
+        marks = fingerprint(task, metric=session.metric, infiller=infiller, settings=settings)
         heard_by = [*self.callbacks, *self.listeners]
         with session.recorded(self.log_dir, marks, heard_by, resume=resume) as session:
             given = {"teacher": teacher, "valset": valset and task.valset, "num_threads": self.num_threads}
             asked, meter, journal = base_kwargs or {}, session.meter, session.journal
             found = run_base(self.base, task, optional=given, required=asked, meter=meter, journal=journal)
-            same_metric = all(one == session.metric.function for one in metrics_within(self.base))
-            start = find_start(found, session, reuse=same_metric)
+            start = find_start(found, session, reuse=uses_only(self.base, session.metric.function))
             warn_if_uncounted(session.meter)
             proposer = self._proposer(start, session, infiller)
             search = Search(start, proposer, session, self.masking, self.review)

@@ -12,7 +12,8 @@ from dspy_diffusion_infill.errors import MetricError, SettingsError, Unscored
 from dspy_diffusion_infill.prompts.program import instructions_of
 from dspy_diffusion_infill.search.base import run_base
 from dspy_diffusion_infill.search.budget import Budget, Meter
-from dspy_diffusion_infill.search.counting import Stop, metrics_within
+from dspy_diffusion_infill.search.counting import Stop, uses_only
+from dspy_diffusion_infill.search.harvest import is_rewrite
 from dspy_diffusion_infill.search.task import make_task
 from dspy_diffusion_infill.search.usage import COUNTS_USAGE, track
 from tests.doubles import ScriptedInfiller, exact, obey, reviews, rule_lm
@@ -320,8 +321,35 @@ def loose(example, prediction, trace=None):
     ],
 )
 def test_the_metrics_of_optimizers_within_optimizers_are_found(base):
-    assert metrics_within(base) == [exact, loose]
-    assert metrics_within(None) == []
+    assert not uses_only(base, exact)
+    assert not uses_only(base, loose)
+    assert uses_only(Probe(exact, None), exact)
+    assert uses_only(None, exact)
+
+
+@pytest.mark.parametrize("name", ["config", "fields"])
+def test_scores_of_a_program_that_differs_in_more_than_its_text_are_not_handed_over(lm, metric, name):
+    """As ReAnchor's do, which moves the borders of a predictor's answers."""
+
+    def evaluate(base, student, trainset):
+        dspy.Evaluate(devset=trainset, metric=base.metric)(student)
+        setattr(student, name, {"rating": 0.3})
+
+    found, _, task = run(Probe(metric, evaluate))
+    assert (len(found.evaluated), harvested(found)) == (1, {})
+    assert not is_rewrite(task.student, found.program)
+
+
+def test_demos_that_hold_arrays_are_compared(lm, metric):
+    numpy = pytest.importorskip("numpy")
+    student = dspy.Predict(dspy.Signature("review -> rating", "Rate it."))
+    student.demos = [dspy.Example(review="1", rating=numpy.zeros(3))]
+
+    def evaluate(base, student, trainset):
+        dspy.Evaluate(devset=trainset, metric=base.metric)(student)
+
+    found, _, _ = run(Probe(metric, evaluate), student=student)
+    assert len(harvested(found)) == 16
 
 
 def test_arguments_reach_the_base_if_it_takes_them(metric):

@@ -16,7 +16,11 @@ from dspy_diffusion_infill.search.metrics import name_of
 
 SECRET = ("key", "_token", "secret", "password", "headers")
 """Ends of the names that stay out of a fingerprint."""
-GATHERED = ("history", "callbacks", "cache", "edits", *REPORTS)
+GATHERED = (
+    *("history", "callbacks", "cache", "edits", *REPORTS),
+    *("total_calls", "results_best", "results_latest", "prompt_model_total_calls"),
+    *("mb_candidate_programs", "score", "simba_idx", "flag_compilation_error_occurred"),
+)
 """What runs and optimizers leave in a program that does not speak of it itself."""
 
 

@@ -45,7 +45,7 @@ class BaseResult:
         """Pass on every score of a program that differs from this one in its instructions alone."""
         same = snapshot(program, {})
         for found in self.evaluated:
-            if found.in_place and (found.demos, found.models) == (same.demos, same.models):
+            if found.in_place and found.is_like(same):
                 for example, score in found.scores.items():
                     add(found.instructions, example, score)
 
@@ -155,7 +155,7 @@ def _checked(program: object) -> dspy.Module:
 def _keep(journal: Journal, found: BaseResult, student: dspy.Module, meter: Meter) -> None:
     """Write down a result that instructions and demos tell whole."""
     program = snapshot(found.program, {})
-    whole = type(found.program) is type(student) and snapshot(rebuilt(student, program), {}) == program
+    whole = type(found.program) is type(student) and snapshot(rebuilt(student, program), {}).is_like(program)
     record = {
         "program": asdict(program),
         "evaluated": [

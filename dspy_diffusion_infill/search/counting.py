@@ -24,12 +24,13 @@ class Stop(BaseException):
     """Raised through the base: optimizers swallow or rename ordinary exceptions from a metric."""
 
 
-def metrics_within(optimizer: Teleprompter | None) -> list[Callable[..., Any]]:
-    """The metrics of an optimizer, and of the optimizers inside it."""
+def uses_only(optimizer: Teleprompter | None, metric: Callable[..., Any]) -> bool:
+    """Whether an optimizer, and those inside it, have no other metric than this."""
     if optimizer is None:
-        return []
-    found = [metric for name in METRIC_NAMES if (metric := getattr(optimizer, name, None)) is not None]
-    return found + [metric for inner in _inside(optimizer) for metric in metrics_within(inner)]
+        return True
+    found = [getattr(optimizer, name, None) for name in METRIC_NAMES]
+    same = all(one is None or one == metric for one in found)
+    return same and all(uses_only(inner, metric) for inner in _inside(optimizer))
 
 
 def _inside(optimizer: Teleprompter) -> list[Teleprompter]:

@@ -11,6 +11,8 @@ from dspy.utils.callback import BaseCallback
 
 from dspy_diffusion_infill.prompts.candidates import Candidate
 from dspy_diffusion_infill.prompts.program import instructions_of, with_instructions
+from dspy_diffusion_infill.search.fingerprint import digest
+from dspy_diffusion_infill.search.kind import kind_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +23,18 @@ class Evaluated:
     demos: dict[str, list[Any]]
     models: dict[str, str | None]
     """Name of the LM set on each predictor."""
+    kind: str
+    """Of all else, as `kind_of` says."""
     scores: Mapping[int, float]
     num_failed: int = 0
     """Validation examples on which it failed: these have no score."""
     in_place: bool = True
     """Whether it ran with the LM and the adapter in force; else its scores are those of another program."""
+
+    def is_like(self, other: Evaluated) -> bool:
+        """Whether two programs differ in nothing but their instructions."""
+        alike = (self.models, self.kind) == (other.models, other.kind)
+        return alike and digest(self.demos) == digest(other.demos)
 
 
 def snapshot(program: dspy.Module, scores: Mapping[int, float]) -> Evaluated:
@@ -33,14 +42,12 @@ def snapshot(program: dspy.Module, scores: Mapping[int, float]) -> Evaluated:
     predictors = dict(program.named_predictors())
     demos = {name: [dict(demo) for demo in predictor.demos] for name, predictor in predictors.items()}
     models = {name: predictor.lm and predictor.lm.model for name, predictor in predictors.items()}
-    return Evaluated(instructions_of(program), demos, models, scores)
+    return Evaluated(instructions_of(program), demos, models, kind_of(program), scores)
 
 
 def is_rewrite(student: dspy.Module, program: dspy.Module) -> bool:
     """Whether a program is the student but for its instructions."""
-    ours, theirs = snapshot(student, {}), snapshot(program, {})
-    alike = (ours.demos, ours.models) == (theirs.demos, theirs.models)
-    return type(program) is type(student) and alike
+    return type(program) is type(student) and snapshot(student, {}).is_like(snapshot(program, {}))
 
 
 def rebuilt(student: dspy.Module, found: Evaluated) -> dspy.Module:
@@ -88,12 +95,14 @@ class Harvest(BaseCallback):
         Where it failed, a program has the lowest score that any had, as in our own search.
         """
         lowest = min((0.0, *(score for found in self.evaluated for score in found.scores.values())))
-        complete = [one for one in self.evaluated if len(one.scores) + one.num_failed == self._num_examples]
+        ours = snapshot(student, {})
+        whole = [one for one in self.evaluated if len(one.scores) + one.num_failed == self._num_examples]
+        complete = [one for one in whole if one.kind == ours.kind]  # others cannot be made again
 
         def total(found: Evaluated) -> float:
             return sum(found.scores.values()) + found.num_failed * lowest
 
-        return rebuilt(student, max(complete, key=total, default=snapshot(student, {})))
+        return rebuilt(student, max(complete, key=total, default=ours))
 
 
 def _setting() -> tuple[int, int]:
