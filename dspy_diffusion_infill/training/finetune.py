@@ -163,7 +163,7 @@ def _run(plan: Plan, number: int, work: Path) -> Path:
     num_updates = plan.num_updates(stage)
     trainer = train(
         cast(PreTrainedModel, model),
-        Batches(_updates(plan, stage), num_updates * settings.num_batches),
+        Batches(_updates(plan, number), num_updates * settings.num_batches),
         work / f"{number}-{stage}",
         learning_rate=settings.learning_rate,
         warmup_updates=min(settings.warmup_updates, num_updates // 4),
@@ -194,15 +194,16 @@ def _save(trainer: MaskedDiffusionTrainer, plan: Plan, number: int, before: Path
     trainer.accelerator.wait_for_everyone()
 
 
-def _updates(plan: Plan, stage: Objective) -> Updates:
+def _updates(plan: Plan, number: int) -> Updates:
     settings = plan.settings
     return Updates(
         plan.examples,
         plan.start.vocabulary,
-        stage,
+        settings.stages[number],
         batch=settings.batch,
         num_batches=settings.num_batches,
         seed=settings.seed,
+        stage=number,
         mix=settings.mix,
         weighting=settings.weighting,
         stratify=settings.stratify,

@@ -17,8 +17,8 @@ from dspy_diffusion_infill.training.packing import Noised, lay_out, like_long, s
 class Updates:
     """Batches of one stage, by number; `num_batches` in a row make an update.
 
-    Everything is drawn from the seed and the number of the update: how often a run was resumed, or how many
-    processes share it, changes nothing.
+    Everything is drawn from the seed and the numbers of stage and update: how often a run was resumed, or how
+    many processes share it, changes nothing.
 
     Args:
         examples: By number.
@@ -27,6 +27,7 @@ class Updates:
         batch: Examples an update.
         num_batches: Batches an update.
         seed: Of the noise.
+        stage: Number of the stage, so that a second one of the same objective masks other tokens.
         mix: Share of the examples that are masked by the other objective.
         weighting: Of the masked tokens' losses.
         stratify: Spread the noise levels of an update evenly.
@@ -42,6 +43,7 @@ class Updates:
         batch: int,
         num_batches: int,
         seed: int,
+        stage: int = 0,
         mix: float = 0.0,
         weighting: Weighting = "mean",
         stratify: bool = False,
@@ -53,6 +55,7 @@ class Updates:
         self.batch = batch
         self.num_batches = num_batches
         self.seed = seed
+        self.stage = stage
         self.mix = mix
         self.weighting: Weighting = weighting
         self.stratify = stratify
@@ -71,7 +74,7 @@ class Updates:
         return lay_out(rows, self.vocabulary.padding_id)
 
     def _draw(self, update: int) -> list[Noised]:
-        random = Random(f"{self.seed}:{self.objective}:{update}")
+        random = Random(f"{self.seed}:{self.stage}:{self.objective}:{update}")
         levels = stratified(self.batch, random) if self.stratify else [None] * self.batch
         first = update * self.batch
         return [

@@ -23,6 +23,7 @@ from dspy_diffusion_infill.training.finetune import Plan, finetune, prepare
 from dspy_diffusion_infill.training.saving import adapted, merged, own_dtype, save
 from dspy_diffusion_infill.training.settings import Settings, defaults
 from dspy_diffusion_infill.training.start import read_start, read_weights
+from dspy_diffusion_infill.training.train import Batches
 from dspy_diffusion_infill.training.updates import Updates
 from dspy_diffusion_infill.training.work import last_checkpoint
 from tests.training.conftest import write_rows
@@ -349,6 +350,24 @@ def test_held_out_examples_are_not_trained_on(plan: Plan):
     assert len(trained) == 10
     assert len(plan.held_out) == 2
     assert not trained & set(plan.held_out)
+
+
+def test_a_stage_that_comes_again_masks_other_tokens(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    masked: list[list[int]] = []
+
+    def look(model: object, batches: Batches, output: Path, **_: object):
+        masked.append(
+            [token for number in range(2) for token in batches[number]["labels"].flatten().tolist()]
+        )
+        (output.parent / f"{output.name}-done").mkdir()
+
+    monkeypatch.setattr(finetuning, "train", look)
+    monkeypatch.setattr(finetuning, "_save", lambda *_: None)
+    monkeypatch.setattr(finetuning, "read_weights", lambda start, _: read_weights(start))
+    finetune(replace(plan, settings=replace(plan.settings, stages=("fs", "fs"))), tmp_path / "out")
+    assert masked[0] != masked[1]
 
 
 def test_a_stream_trains_as_files_do(plan: Plan, tmp_path: Path):

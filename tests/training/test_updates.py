@@ -50,6 +50,7 @@ def test_another_seed_or_stage_masks_other_tokens(examples: list[Example], vocab
     base = rows(Updates(examples, vocabulary, "fs", seed=5, **settings), 0)
     assert rows(Updates(examples, vocabulary, "fs", seed=6, **settings), 0) != base
     assert rows(Updates(examples, vocabulary, "ro", seed=5, **settings), 0) != base
+    assert rows(Updates(examples, vocabulary, "fs", seed=5, stage=2, **settings), 0) != base
 
 
 def test_response_only_updates_mask_responses_but_for_the_share_that_is_mixed_in(
