@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from dspy_diffusion_infill.errors import MissingExtraError, SettingsError
-from dspy_diffusion_infill.training.work import check_output
+from dspy_diffusion_infill.training.work import check_output, read_record
 
 
 def train(
@@ -53,7 +53,8 @@ def train(
     ] = None,
 ) -> None:
     """Fine-tune a diffusion LM so that it can infill prompts."""
-    check_output(output)
+    if not push_to_hub or read_record(output) is None:
+        check_output(output)
     if not 0 < tflops < math.inf:
         raise SettingsError(f"tflops must be above 0 and finite; got {tflops}.")
     plan, estimate = _plan({**context.params, "stages": tuple(stages.split(","))})
@@ -97,12 +98,13 @@ def _settings(paper: Any, options: dict[str, Any]) -> Any:
 def _finetune(plan: Any, output: Path, push_to_hub: str | None) -> None:
     from accelerate import PartialState
 
-    from dspy_diffusion_infill.training.finetune import finetune
+    from dspy_diffusion_infill.training.finetune import finetune, record_of
     from dspy_diffusion_infill.training.saving import push
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     logging.getLogger("dspy_diffusion_infill").setLevel(logging.INFO)
-    finetune(plan, output)
+    if not push_to_hub or read_record(output) != record_of(plan):  # else all that lacks is its upload
+        finetune(plan, output)
     if not PartialState().is_main_process:
         return
     typer.echo(f"Checkpoint: {output}")

@@ -132,7 +132,7 @@ def finetune(plan: Plan, output: Path) -> None:
     """
     check_output(output)
     work, state = work_folder(output), PartialState(cpu=plan.settings.use_cpu)
-    record = _record(plan)
+    record = record_of(plan)
     check(work, record)
     state.wait_for_everyone()  # all have looked before the first writes
     with begun(output, record) if state.is_main_process else nullcontext():
@@ -145,7 +145,8 @@ def finetune(plan: Plan, output: Path) -> None:
     state.wait_for_everyone()
 
 
-def _record(plan: Plan) -> Record:
+def record_of(plan: Plan) -> Record:
+    """What two runs that come to the same end have in common."""
     settings = {name: value for name, value in asdict(plan.settings).items() if name not in WITHOUT_EFFECT}
     model = {"model": plan.start.source, "contents of model": checkpoint.fingerprint(plan.start.folder)}
     data = {"data": plan.data, "contents of data": plan.fingerprint}

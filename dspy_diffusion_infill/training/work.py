@@ -48,7 +48,7 @@ def check(work: Path, record: Record) -> None:
     Raises:
         SettingsError: If the folder holds other work, or something else.
     """
-    found = _found(work)
+    found = read_record(work)
     if found is None and work.exists() and not _is_empty(work):
         raise SettingsError(
             f"{str(work)!r}, where the work of this output goes, must be no folder yet, or that of a run; it "
@@ -87,7 +87,7 @@ def begun(output: Path, record: Record) -> Iterator[None]:
 
 
 def finish(work: Path, done: Path, output: Path) -> None:
-    """Give the checkpoint its name, with the logs of all stages in it, and remove the rest.
+    """Give the checkpoint its name, with the logs of all stages and its record in it, and remove the rest.
 
     Killed at any moment it can be repeated; once the checkpoint has its name, nothing large is left.
     """
@@ -98,11 +98,21 @@ def finish(work: Path, done: Path, output: Path) -> None:
     for stage in work.glob(_STAGES):
         if stage != done:
             shutil.rmtree(stage)
+    shutil.copyfile(work / _RECORD, done / _RECORD)
     done.rename(output)
     (work / _RECORD).unlink()
     with suppress(OSError):  # somebody's notes; or a system that removes no open file
         (work / _LOCK).unlink()
         work.rmdir()
+
+
+def read_record(folder: Path) -> Record | None:
+    """Of the run whose work, or whose output, a folder holds; None if it holds neither."""
+    try:
+        found = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and {"model", "data"} <= found.keys() else None
 
 
 def last_checkpoint(output: Path) -> str | None:
@@ -115,14 +125,6 @@ def last_checkpoint(output: Path) -> str | None:
 def as_record(what: Mapping[str, Any]) -> Record:
     """As it is read back from JSON."""
     return json.loads(json.dumps(what))
-
-
-def _found(work: Path) -> Record | None:
-    try:
-        found = json.loads((work / _RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) and {"model", "data"} <= found.keys() else None
 
 
 def _is_empty(work: Path) -> bool:

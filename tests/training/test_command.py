@@ -102,6 +102,30 @@ def test_the_first_process_alone_uploads_and_to_a_private_repository(
     assert ("Uploaded: address" in ran.output) is main
 
 
+def test_the_line_whose_upload_failed_uploads_what_it_trained_and_nothing_else(
+    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    uploads: list[Path] = []
+
+    def failing_first(folder_path: Path, **_: object):
+        uploads.append(folder_path)
+        if len(uploads) == 1:
+            raise ConnectionError
+
+    monkeypatch.setattr(saving, "whoami", lambda: {"name": "me"})
+    monkeypatch.setattr(saving, "create_repo", lambda *_, **__: "address")
+    monkeypatch.setattr(saving, "upload_folder", failing_first)
+    line = [*options, "--stages", "ro", "--updates", "1"]
+    with pytest.raises(ConnectionError):
+        invoke(line, "--push-to-hub", "me/model")
+    monkeypatch.setattr(finetune, "train", None)  # nothing is trained again
+    assert "Uploaded: address" in invoke(line, "--push-to-hub", "me/model").output
+    for more in ([], ["--push-to-hub", "me/model", "--seed", "1"]):
+        with pytest.raises(SettingsError, match="output must not exist yet"):
+            invoke(line, *more)
+    assert uploads == [tmp_path / "out"] * 2
+
+
 def test_naming_the_command_loads_no_torch():
     code = "import sys, dspy_diffusion_infill.training.command; print('torch' in sys.modules)"
     assert (
