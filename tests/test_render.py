@@ -7,7 +7,7 @@ from dspy_diffusion_infill.errors import CanvasError
 from dspy_diffusion_infill.prompts.canvas import Masked, Message
 from dspy_diffusion_infill.prompts.compact import CompactAdapter
 from dspy_diffusion_infill.prompts.program import signature_of
-from dspy_diffusion_infill.prompts.render import render_turns, render_window
+from dspy_diffusion_infill.prompts.render import render_prompt, render_turns, render_window
 from dspy_diffusion_infill.prompts.windows import Window
 from tests.doubles import show
 
@@ -79,6 +79,36 @@ def test_an_adapter_that_hides_or_repeats_the_instructions_is_refused(adapter, t
 
 def test_an_example_without_any_output_shows_nothing(predictor):
     assert render_turns(predictor, {"review": "Bad."}) == ()
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS, ids=lambda adapter: type(adapter).__name__)
+def test_images_of_an_example_are_left_out_and_its_texts_are_not(adapter):
+    image = dspy.Image("data:image/png;base64,AAAA")
+    predictor = dspy.Predict(
+        dspy.Signature("image: dspy.Image, more: list[dspy.Image], review -> drawn: dspy.Image")
+    )
+    predictor.demos = [{"image": image, "more": [image, image], "review": "<<Bad.>>", "drawn": image}]
+    with dspy.context(adapter=adapter):
+        turns = [show(turn) for turn in render_turns(predictor, predictor.demos[0])]
+        shown = [show(message) for message in render_prompt(predictor)]
+    assert shown[1:] == turns
+    assert "<<Bad.>>" in turns[0]
+    assert not any(mark in text for text in turns for mark in ("AAAA", "image_url", "CUSTOM-TYPE"))
+
+
+class Captioned(dspy.Type):
+    caption: str
+
+    def format(self):
+        return [{"type": "image_url", "image_url": {"url": "AAAA"}}, {"type": "text", "text": self.caption}]
+
+
+def test_the_text_of_what_is_more_than_text_is_kept():
+    predictor = dspy.Predict(dspy.Signature("picture -> rating").with_updated_fields("picture", Captioned))
+    with dspy.context(adapter=CompactAdapter()):
+        asked, _ = render_turns(predictor, {"picture": Captioned(caption="a dog"), "rating": "1"})
+    assert show(asked).endswith("a dog")
+    assert "AAAA" not in show(asked)
 
 
 def test_rendering_changes_nothing(predictor):

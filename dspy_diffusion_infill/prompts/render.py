@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import dspy
+from dspy.adapters.types.base_type import split_message_content_for_custom_types
 
 from dspy_diffusion_infill.errors import CanvasError
 from dspy_diffusion_infill.prompts.canvas import Masked, Message, Role
@@ -101,6 +102,7 @@ def _message(role: str, text: str, masks: Iterator[int]) -> Message:
 
 def _text(content: str | Sequence[Mapping[str, Any]]) -> str:
     """The text of a message; images and files are left out, since a diffusion LM reads text alone."""
-    if isinstance(content, str):
-        return content
-    return "".join(part.get("text", "") for part in content)
+    if isinstance(content, str):  # a demo has them written out between marks, which a call would take apart
+        [message] = split_message_content_for_custom_types([{"role": "user", "content": content}])
+        content = message["content"]
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
