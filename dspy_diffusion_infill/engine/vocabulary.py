@@ -96,6 +96,10 @@ class Vocabulary:
         self._tokenizer, self._text = tokenizer, _text_only(tokenizer, special)
         self._continuing: str = getattr(tokenizer.model, "continuing_subword_prefix", None) or ""
 
+    def __reduce__(self) -> tuple[type[Vocabulary], tuple[Tokenizer, ChatFormat, int]]:
+        """What it was made of: the names of special tokens are drawn anew in each process."""
+        return Vocabulary, (self._tokenizer, self.chat, self.num_ids)
+
     def encode(self, text: str) -> list[int]:
         """Token ids of a text; special tokens typed in it are text."""
         return self._text.encode(text, add_special_tokens=False).ids

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pickle
+
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -97,6 +99,13 @@ def test_the_tokenizer_is_not_modified():
     before = Tokenizer.from_str(tokenizer.to_str())
     Vocabulary(tokenizer, CHAT, 400)
     assert tokenizer.to_str() == before.to_str()
+
+
+def test_a_copy_lays_out_as_the_original_does():
+    copy = pickle.loads(pickle.dumps(vocabulary))
+    assert copy.encode("Rate <|mdm_mask|>") == vocabulary.encode("Rate <|mdm_mask|>")
+    assert copy.chat == vocabulary.chat
+    assert copy.banned_ids == vocabulary.banned_ids
 
 
 def test_added_words_behind_the_special_tokens_keep_their_ids():

@@ -1,12 +1,15 @@
 """From files to encoded examples: forms, cutting, counting, mixing, and drawing by number."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
+from dspy_diffusion_infill.engine.llada import CHAT
 from dspy_diffusion_infill.engine.vocabulary import Vocabulary
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.training import converting, corpus
@@ -108,3 +111,25 @@ def test_rows_are_encoded_again_when_the_package_has_changed(
         monkeypatch.setattr(converting, "code", lambda version=version: version)
         encoded([source], vocabulary, 99)
         assert len(seen) == times
+
+
+def test_rows_are_encoded_once_for_a_vocabulary_and_again_for_another(
+    tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+):
+    source, seen = write_rows(tmp_path / "a.jsonl", pairs(3)), []
+    encode = corpus.encode
+    monkeypatch.setattr(corpus, "encode", lambda *given: (seen.append(1), encode(*given))[1])
+    text = tokenizer.to_str()
+    for words, chat, max_tokens, times in (
+        (text, CHAT, 99, 3),
+        (text, CHAT, 99, 3),
+        (text, replace(CHAT, header_text="\n"), 99, 6),
+        (text.replace('"ignore_merges":false', '"ignore_merges":true'), CHAT, 99, 9),
+        (text, CHAT, 98, 12),
+        (text, CHAT, 99, 12),
+    ):
+        encoded([source], Vocabulary(Tokenizer.from_str(words), chat, 600), max_tokens)
+        assert len(seen) == times
+    write_rows(tmp_path / "a.jsonl", pairs(4))
+    encoded([source], Vocabulary(tokenizer, CHAT, 600), 99)
+    assert len(seen) == 16
