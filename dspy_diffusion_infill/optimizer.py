@@ -13,8 +13,6 @@ from dspy.teleprompt import Teleprompter
 from dspy_diffusion_infill.prompts.canvas import Denoising, Infiller
 from dspy_diffusion_infill.prompts.guards import Guard
 from dspy_diffusion_infill.prompts.locks import LockSetting, check_locks
-from dspy_diffusion_infill.prompts.program import instructions_of
-from dspy_diffusion_infill.prompts.protocols import program_locks
 from dspy_diffusion_infill.prompts.templates import Template
 from dspy_diffusion_infill.prompts.trace_turns import Redact
 from dspy_diffusion_infill.prompts.windows import SlidingWindow
@@ -22,7 +20,8 @@ from dspy_diffusion_infill.search.base import check_base_arguments, choose_metri
 from dspy_diffusion_infill.search.budget import Budget, Preset
 from dspy_diffusion_infill.search.confirmation import confirm
 from dspy_diffusion_infill.search.counting import uses_only
-from dspy_diffusion_infill.search.estimate import Estimate, count_windows, estimate
+from dspy_diffusion_infill.search.estimate import Estimate
+from dspy_diffusion_infill.search.expected import expect
 from dspy_diffusion_infill.search.fingerprint import fingerprint
 from dspy_diffusion_infill.search.infilling import Search
 from dspy_diffusion_infill.search.metrics import Metric
@@ -182,10 +181,10 @@ class DiffusionInfill(Teleprompter):
         check_base_arguments(self.base, teacher, base_kwargs)
         session = open_session(vars(self), self._metric(), student, trainset, valset, traces)
         task, infiller = session.task, self._connect(student)
-        session.announce(self.base, infiller, self._expected(student, session, infiller))
-        settings = self.get_params() | {"base": self.base, "base_kwargs": base_kwargs, "teacher": teacher}
+        session.announce(self.base, infiller, self._expected(session, infiller))
+        more = {"base": self.base, "base_kwargs": dict(base_kwargs or {}), "teacher": teacher}
+        settings, heard_by = self.get_params() | more, [*self.callbacks, *self.listeners]
         marks = fingerprint(task, metric=session.metric, infiller=infiller, settings=settings)
-        heard_by = [*self.callbacks, *self.listeners]
         with session.recorded(self.log_dir, marks, heard_by, resume=resume) as session:
             given = {"teacher": teacher, "valset": valset and task.valset, "num_threads": self.num_threads}
             asked, meter, journal = base_kwargs or {}, session.meter, session.journal
@@ -203,14 +202,22 @@ class DiffusionInfill(Teleprompter):
         return search.tuned(run | base | {"confirmation": asdict(confirmation)})
 
     def estimate(
-        self, student: dspy.Module, *, trainset: list[dspy.Example], valset: list[dspy.Example] | None = None
+        self,
+        student: dspy.Module,
+        *,
+        trainset: list[dspy.Example],
+        teacher: dspy.Module | None = None,
+        valset: list[dspy.Example] | None = None,
+        base_kwargs: Mapping[str, Any] | None = None,
+        traces: Sequence[Trace] | None = None,
     ) -> Estimate:
         """Say what `compile` may cost, without calling an LM; the infiller is asked for its tokens alone.
 
-        Takes what `compile` takes, and raises what it raises before anything is spent.
+        Takes what `compile` takes, but for `resume`, and raises what it raises before anything is spent.
         """
-        session = open_session(vars(self), self._metric(), student, trainset, valset, traces=None)
-        return self._expected(student, session, self._connect(student))
+        check_base_arguments(self.base, teacher, base_kwargs)
+        session = open_session(vars(self), self._metric(), student, trainset, valset, traces)
+        return self._expected(session, self._connect(student))
 
     def get_params(self) -> dict[str, Any]:
         """The settings, as plain data that a tracker can log."""
@@ -224,15 +231,9 @@ class DiffusionInfill(Teleprompter):
     def _connect(self, student: dspy.Module) -> Infiller:
         return rehearse(vars(self), student, connect(self.infiller, self.denoising))
 
-    def _expected(self, student: dspy.Module, session: Session, infiller: Infiller) -> Estimate:
-        locks = program_locks(student, self.lock)
-        return estimate(
-            session.meter.budget,
-            count_windows(instructions_of(student), self.masking, locks, infiller),
-            num_examples=self.selection.repeats * len(session.task.valset),
-            num_candidates=self.denoising.num_candidates,
-            has_base=self.base is not None,
-        )
+    def _expected(self, session: Session, infiller: Infiller) -> Estimate:
+        given = {"masking": self.masking, "lock": self.lock, "num_candidates": self.denoising.num_candidates}
+        return expect(session, infiller, has_base=self.base is not None, **given)
 
     def _proposer(self, start: Start, session: Session, infiller: Infiller) -> Proposer:
         return Proposer(

@@ -30,6 +30,7 @@ from dspy_diffusion_infill.errors import (
 from dspy_diffusion_infill.prompts.program import instructions_of
 from dspy_diffusion_infill.search import failures, usage
 from dspy_diffusion_infill.search.usage import COUNTS_USAGE, warn_if_noisy
+from dspy_diffusion_infill.traces import Trace
 from tests.doubles import ScriptedInfiller, exact, obey, reviews, rule_lm, system_text
 from tests.test_base import propose_or_obey
 
@@ -499,13 +500,41 @@ def test_the_cost_is_estimated_without_a_call(student, lm):
     masking = SlidingWindow(window=2, stride=1, mask=2)
     run = optimizer(masking=masking, base=COPRO(metric=exact), budget="light")
     found = run.estimate(student, trainset=reviews())
-    assert (found.metric_calls, found.base_metric_calls, found.start_metric_calls) == (160, 80, 16)
+    assert (found.metric_calls, found.base_metric_calls, found.start_metric_calls) == (160, 80, 32)
     assert (found.lm_calls_per_metric_call, found.windows, found.fillings_per_pass) == (1, {"self": 3}, 9)
     assert str(found) == (
-        "Metric calls: at most 160, 16 of them to score the start, and up to 48 a window; LM calls in each: "
-        "1 or more; windows in a pass: 3, with 9 fillings."
+        "Metric calls: at most 160, up to 32 of them to score the start, and up to 48 a window; LM calls in "
+        "each: 1 or more; windows in a pass: 3, with 9 fillings."
     )
     assert lm.engine.num_calls == 0
+
+
+@pytest.mark.parametrize(
+    ("program", "settings", "start", "window"),
+    [
+        (dspy.Predict("review -> rating"), {}, 5, 15),
+        (dspy.Predict("review -> rating"), {"condition_on": "traces"}, 5, 15 + 4),
+        (Pipeline(), {}, 5 + 4, 15),
+        (Pipeline(), {"condition_on": "both"}, 5 + 4, 15 + 4),
+        (dspy.Predict("review -> rating"), {"base": COPRO(metric=exact)}, 10, 15),
+    ],
+)
+def test_what_canvases_show_is_in_the_estimate(program, settings, start, window):
+    tuning = optimizer(selection=Selection(shots=2), **settings)
+    examples = reviews()
+    found = tuning.estimate(program, trainset=examples[5:], valset=examples[:5])
+    assert (found.start_metric_calls, found.window_metric_calls) == (start, window)
+
+
+def test_an_estimate_takes_what_compile_takes(student):
+    logged = [Trace({"review": "1"}, {"rating": "y1"})]
+    tuning = optimizer(base=COPRO(metric=exact), condition_on="both")
+    asked = {"trainset": reviews(), "teacher": student, "base_kwargs": {"eval_kwargs": {}}}
+    assert tuning.estimate(student, traces=logged, **asked).windows == {"self": 1}
+    with pytest.raises(SettingsError, match="traces must be left out"):
+        optimizer().estimate(student, trainset=reviews(), traces=logged)
+    with pytest.raises(SettingsError, match="base_kwargs must be left out without a base"):
+        optimizer().estimate(student, trainset=reviews(), base_kwargs={"eval_kwargs": {}})
 
 
 @needs_usage

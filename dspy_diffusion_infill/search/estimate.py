@@ -24,9 +24,11 @@ class Estimate:
     base_metric_calls: int | None
     """Of these, the most that the base may use."""
     start_metric_calls: int
-    """Of these, what scoring the start costs, unless the base has done so."""
+    """Of these, the most that scoring the start costs: the student, and what the base makes of it unless the
+    base has scored them; and runs on trainset examples for the steps that labels leave out."""
     window_metric_calls: int
-    """Of these, the most that one window costs, when none of its fillings drops out early."""
+    """Of these, the most that one window costs, when none of its fillings drops out early; runs on trainset
+    examples for traces included."""
     lm_calls_per_metric_call: int
     """Predictors of the program: the least. Agents and loops call one several times, and an answer that
     cannot be parsed is asked for again."""
@@ -44,14 +46,21 @@ class Estimate:
     def __str__(self) -> str:
         calls = "unknown" if self.metric_calls is None else f"at most {self.metric_calls}"
         return (
-            f"Metric calls: {calls}, {self.start_metric_calls} of them to score the start, and up to "
+            f"Metric calls: {calls}, up to {self.start_metric_calls} of them to score the start, and up to "
             f"{self.window_metric_calls} a window; LM calls in each: {self.lm_calls_per_metric_call} or "
             f"more; windows in a pass: {sum(self.windows.values())}, with {self.fillings_per_pass} fillings."
         )
 
 
 def estimate(
-    budget: Budget, windows: Mapping[str, int], *, num_examples: int, num_candidates: int, has_base: bool
+    budget: Budget,
+    windows: Mapping[str, int],
+    *,
+    num_examples: int,
+    num_candidates: int,
+    has_base: bool,
+    start_calls: int = 0,
+    window_calls: int = 0,
 ) -> Estimate:
     """Put together what is known.
 
@@ -61,6 +70,8 @@ def estimate(
         num_examples: Validation examples.
         num_candidates: Fillings a window.
         has_base: Whether a base runs first.
+        start_calls: Runs at the start for what canvases show.
+        window_calls: Those of a window.
 
     Example:
         >>> budget = Budget(metric_calls=90)
@@ -73,8 +84,8 @@ def estimate(
     return Estimate(
         metric_calls=cap,
         base_metric_calls=None if cap is None else int(share * cap),
-        start_metric_calls=num_examples,
-        window_metric_calls=num_candidates * num_examples,
+        start_metric_calls=(1 + has_base) * num_examples + start_calls,
+        window_metric_calls=num_candidates * num_examples + window_calls,
         lm_calls_per_metric_call=len(windows),
         windows=dict(windows),
         fillings_per_pass=num_candidates * sum(windows.values()),

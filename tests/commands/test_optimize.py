@@ -57,7 +57,7 @@ def test_a_program_is_tuned_from_files_alone_and_loads_again(files: Path):
     done = ran("--budget", "medium")
     assert done.exit_code == 0
     assert "Program tuned_task:program, LM rule/test; examples: 8 in the trainset." in done.stderr
-    assert "Metric calls: at most 240, 8 of them to score the start" in done.stderr
+    assert "Metric calls: at most 240, up to 8 of them to score the start" in done.stderr
     assert "score   0 -> 1 on the examples that select" in done.stdout
     assert "before  Rate the text.\nafter   " in done.stdout
     assert "failed" not in done.stdout
