@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from benchmarks.cells import embedded, run_cells
+from benchmarks.checks import parsed
 from benchmarks.rating import CALLS, Setting, gain_line, gain_row, labels, tuned
 from benchmarks.report import write_json
 from benchmarks.tasks import cells_parser
@@ -67,7 +68,8 @@ def summarize(rows: Sequence[Mapping[str, Any]], steps: Sequence[int]) -> list[d
     for number in steps:
         own = [row for row in rows if row["steps"] == number]
         before, after = ([row[name] for row in own] for name in ("vague", "score"))
-        found.append(gain_row(f"{number} steps", "written", before, after) | {"steps": number})
+        schemes = [row["scheme"] for row in own]
+        found.append(gain_row(f"{number} steps", "written", schemes, before, after) | {"steps": number})
     return found
 
 
@@ -80,16 +82,21 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     steps, gains = [row["steps"] for row in rows], [row["gain"] for row in rows]
-    below = [row["gain"] - row["low"] for row in rows]
-    above = [row["high"] - row["gain"] for row in rows]
     figure, axes = plt.subplots(figsize=(5, 3), layout="constrained")
-    axes.errorbar(steps, gains, yerr=[below, above], marker="o", capsize=3)
+    axes.errorbar(steps, gains, yerr=_reach(rows), marker="o", capsize=3)
     axes.set_xscale("log", base=2)
     axes.set_xticks(steps, [str(number) for number in steps])
     axes.set_xlabel("denoising steps a window of 16 masks")
     axes.set_ylabel("held-out gain")
     figure.savefig(path, format="svg", metadata={"Date": None})
     plt.close(figure)
+
+
+def _reach(rows: Sequence[Mapping[str, Any]]) -> list[list[float]] | None:
+    """How far each interval reaches below and above its gain; one scheme alone gives none."""
+    if any(row["low"] is None for row in rows):
+        return None
+    return [[row["gain"] - row["low"] for row in rows], [row["high"] - row["gain"] for row in rows]]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -100,20 +107,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--condition-on", choices=get_args(ConditionOn), default="traces")
     parser.add_argument("--calls", type=int, default=CALLS, help="metric calls a compile")
     parser.add_argument("--figure", type=Path, help="SVG file for the figure")
-    options = parser.parse_args(arguments)
+    options = parsed(parser, arguments)
     started, rows = time.monotonic(), []
     same = {"steps": options.steps, "condition_on": options.condition_on, "calls": options.calls}
     for found in run_cells(_run_cell, held_out_schemes()[: options.schemes], options.seeds, **same):
         rows += found
         print(*map(_line, found), sep="\n", flush=True)
     summary = summarize(rows, options.steps)
-    print(f"\n{'':<28}{'score':>8}{'gain':>9}  95 % over cells")
+    print(f"\n{'':<28}{'score':>8}{'gain':>9}  95 % over schemes")
     print(*map(gain_line, summary), sep="\n")
-    if options.figure:
-        draw(summary, options.figure)
     if options.json:
         bars = {f"gain_{row['steps']}_steps": row["gain"] for row in summary}
         write_json(options.json, rows=[*rows, *summary], bars=bars, seeds=options.seeds, started=started)
+    if options.figure:
+        draw(summary, options.figure)
 
 
 def _run_cell(scheme: Scheme, seed: int, **same: Any) -> list[dict[str, Any]]:

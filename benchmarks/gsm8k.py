@@ -26,6 +26,7 @@ from typing import Any
 
 import dspy
 
+from benchmarks.checks import check_enough, parsed
 from benchmarks.measuring import ending, measured_runs, text_of
 from benchmarks.report import write_json
 from benchmarks.tuning import Tuned, Tuning, add_arguments, lm_of, tuned
@@ -82,7 +83,8 @@ def solved(
     pred_trace: object = None,
 ) -> dspy.Prediction:
     """Whether the last number is the right one; and which one that is."""
-    right = last_number(found.answer) == last_number(example.final)
+    number = last_number(found.answer)
+    right = number is not None and number == last_number(example.final)
     return dspy.Prediction(score=float(right), feedback=f"The answer is {example.final}.")
 
 
@@ -145,6 +147,8 @@ def programs(
 def run(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Tune by every method and seed; measure each on the same problems."""
     train, test = (examples(options.data, part) for part in ("train", "test"))
+    check_enough("Problems of train", train, options.shots)
+    check_enough("Problems of test", test)
     shown = Random("gsm8k").sample(test, min(options.limit or len(test), len(test)))
     embedded = options.lm == "embedded"
     lm = lm_of(options.lm, options.api_base, max_tokens=16 if embedded else 512)
@@ -182,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--mask", type=int, default=128, help="masks before the instructions")
     parser.add_argument("--in-context", action="store_true", help="also with the shots in the prompt")
     add_arguments(parser)
-    options = parser.parse_args(arguments)
+    options = parsed(parser, arguments)
     logging.getLogger("dspy").setLevel(logging.WARNING)
     started = time.monotonic()
     print(f"{'':<34}{'n':>6}{'unscored':>9}{'accuracy':>10}{'words':>7}{'calls':>8}")

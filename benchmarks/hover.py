@@ -26,6 +26,7 @@ from typing import Any
 
 import dspy
 
+from benchmarks.checks import check_enough, parsed
 from benchmarks.hover_program import MEASURES, HoverMultiHop, measures
 from benchmarks.measuring import measured_runs
 from benchmarks.passages import read_passages
@@ -107,6 +108,8 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Tune by every method and seed; measure each on the same claims."""
     dev, test = split([claim for claim in read_claims(options.data) if claim["num_hops"] == options.hops])
     shown = [example(claim) for claim in test[: options.limit]]
+    check_enough("Claims for tuning", dev, options.shots)
+    check_enough("Claims to measure on", test)
     embedded = options.lm == "embedded"
     program = HoverMultiHop(
         read_passages(options.data, distractors=True), words=options.words, reasoning=not embedded
@@ -162,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--words", type=int, help="of each passage that are shown (8 for the embedded LM)")
     parser.add_argument("--limit", type=int, help="claims to measure on (all)")
     add_arguments(parser)
-    options = parser.parse_args(arguments)
+    options = parsed(parser, arguments)
     if options.words is None and options.lm == "embedded":
         options.words = 8
     logging.getLogger("dspy").setLevel(logging.WARNING)

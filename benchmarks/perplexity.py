@@ -24,8 +24,10 @@ from typing import Any, get_args
 
 import numpy as np
 
+from benchmarks.checks import check_enough, parsed
 from benchmarks.report import write_json
 from benchmarks.summeval import DATA, Record, people, read_jsonl
+from dspy_diffusion_infill.engine.checkpoint import find_folder
 from dspy_diffusion_infill.engine.likelihood import (
     Estimate,
     Estimator,
@@ -34,6 +36,7 @@ from dspy_diffusion_infill.engine.likelihood import (
     response_target,
 )
 from dspy_diffusion_infill.engine.model import TextModel, load
+from dspy_diffusion_infill.errors import ModelError, SettingsError
 from dspy_diffusion_infill.judges.parse import write_reply
 from dspy_diffusion_infill.judges.templates import JudgeTemplate, rubric, template
 from dspy_diffusion_infill.prompts.canvas import Message
@@ -68,6 +71,7 @@ def target(model: TextModel, record: Record, told: JudgeTemplate, options: argpa
 def measured(model: TextModel, name: str, kind: str, options: argparse.Namespace) -> dict[str, Any]:
     """One template's row: perplexity over all records that fit, with an interval over articles."""
     records = read_jsonl(options.data)
+    check_enough("Records", records)
     records = Random("perplexity").sample(records, min(options.limit or len(records), len(records)))
     told = template(kind).with_rubric(rubric("summeval-overall"))
     targets = [target(model, record, told, options) for record in records]
@@ -138,9 +142,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap samples")
     parser.add_argument("--seed", type=int, default=0, help="of the masks")
     parser.add_argument("--json", type=Path, help="file for the result")
-    options = parser.parse_args(arguments)
+    options = parsed(parser, arguments)
     if options.resamples < 1:
         parser.error(f"--resamples must be at least 1; got {options.resamples}.")
+    try:
+        for name in options.models:
+            find_folder(name)
+        for kind in options.templates:
+            template(kind)
+    except (ModelError, SettingsError) as error:
+        parser.error(str(error))
     started, rows = time.monotonic(), []
     print(f"{'':<34}{'':<8}{'n':>6}{'left out':>9}  perplexity")
     for name in options.models:

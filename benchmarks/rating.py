@@ -11,13 +11,13 @@ from typing import Any
 
 import dspy
 
+from benchmarks.clusters import interval
 from benchmarks.tasks import Domain, real_reviews
 from dspy_diffusion_infill.demo import NUM_SHOTS, exact, vague_program, written_reviews
 from dspy_diffusion_infill.optimizer import DiffusionInfill
 from dspy_diffusion_infill.prompts.canvas import Denoising, Infiller
 from dspy_diffusion_infill.prompts.windows import SlidingWindow
 from dspy_diffusion_infill.search.budget import CALLS_PER_EXAMPLE, Budget
-from dspy_diffusion_infill.search.gains import mean_score, paired_gain
 from dspy_diffusion_infill.traces import ConditionOn
 
 CALLS = CALLS_PER_EXAMPLE["medium"] * NUM_SHOTS
@@ -85,21 +85,25 @@ def domains(data: Path | None, split: str) -> list[Domain]:
     return [written, Domain("sst", real_reviews(data, split))] if data else [written]
 
 
-def gain_row(name: str, domain: str, before: Sequence[float], after: Sequence[float]) -> dict[str, Any]:
-    """Mean gain over cells, with a 95 % bootstrap interval over them."""
-    gain = paired_gain(dict(enumerate(before)), dict(enumerate(after)), mean_score)
+def gain_row(
+    name: str, domain: str, schemes: Sequence[str], before: Sequence[float], after: Sequence[float]
+) -> dict[str, Any]:
+    """Mean gain over cells, with a 95 % bootstrap interval over their schemes; none for a single one."""
+    gains = [one - other for one, other in zip(after, before, strict=True)]
+    low, high = interval(zip(schemes, gains, strict=True), fmean) or (None, None)
     return {
         "method": name,
         "domain": domain,
         "cells": len(before),
         "score": fmean(after),
-        "gain": gain.size,
-        "low": gain.interval[0],
-        "high": gain.interval[1],
+        "gain": fmean(gains),
+        "low": low,
+        "high": high,
     }
 
 
 def gain_line(row: Mapping[str, Any]) -> str:
     """One line of a table."""
     name = f"{row['domain']} {row['method']}"
-    return f"{name:<28}{row['score']:>8.3f}{row['gain']:>+9.3f}  [{row['low']:+.3f}, {row['high']:+.3f}]"
+    within = "" if row["low"] is None else f"  [{row['low']:+.3f}, {row['high']:+.3f}]"
+    return f"{name:<28}{row['score']:>8.3f}{row['gain']:>+9.3f}{within}"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -28,24 +30,39 @@ def write_json(
 
     Args:
         path: Of the file.
-        rows: What was printed.
-        bars: Bar name to measured number; a bar that was not measured is absent.
+        rows: What was printed; a number that is not finite becomes null.
+        bars: Bar name to measured number; a bar that was not measured, or is not finite, is absent.
         seeds: Of the runs.
         started: `time.monotonic()` at the start.
     """
     meta = {
-        "command": " ".join(["python", "-m", _module(), *sys.argv[1:]]),
-        "commit": _commit(),
+        "command": shlex.join(["python", "-m", _module(), *sys.argv[1:]]),
+        "commit": COMMIT,
         "date": time.strftime("%Y-%m-%d"),
         "seconds": round(time.monotonic() - started, 1),
         "seeds": list(seeds),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        "hardware": {"processor": _processor(), "cores": os.cpu_count()},
+        "hardware": {"processor": _processor(), "cores": os.cpu_count(), **_gpus()},
     }
-    text = json.dumps({"meta": meta, "rows": list(rows), "bars": dict(bars)}, indent=1, ensure_ascii=False)
-    unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text(text + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
+    known = {name: value for name, value in bars.items() if math.isfinite(value)}
+    found = {"meta": meta, "rows": _plain(rows), "bars": known}
+    text = json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False)
+    unfinished(path).write_text(text + "\n", encoding="utf-8")
+    os.replace(unfinished(path), path)
+
+
+def unfinished(path: Path) -> Path:
+    """Where a file is written before it takes its name."""
+    return path.with_name(path.name + ".tmp")
+
+
+def _plain(value: Any) -> Any:
+    """The same with null for a number that is none, which JSON cannot tell."""
+    if isinstance(value, Mapping):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _module() -> str:
@@ -68,9 +85,23 @@ def _commit() -> str | None:
     return head.stdout.strip()[:12] + ("+" if dirty.stdout.strip() else "")
 
 
+COMMIT = _commit()
+"""Before anything is measured: files may change while a benchmark runs."""
+
+
 def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    names = [
-        line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-    ]
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
+
+
+def _gpus() -> dict[str, str]:
+    """The GPUs that torch could use, if it was loaded."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return {}
+    names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return {"gpus": ", ".join(names)}

@@ -147,6 +147,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("results", type=Path, help="folder of files written with --json")
     parser.add_argument("--output", type=Path, default=Path("docs/results.md"), help="%(default)s")
     options = parser.parse_args(arguments)
+    if not any(options.results.glob("*.json")):
+        parser.error(
+            f"results must be a folder that holds result files; got {options.results}. Name another one."
+        )
     write_page(options.results, options.output)
     print(f"{options.output}: {len(list(options.results.glob('*.json')))} results")
 

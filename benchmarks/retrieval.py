@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from benchmarks.checks import check_enough, parsed
 from benchmarks.passages import Passages, read_passages
 from benchmarks.report import write_json
 
@@ -70,9 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--data", type=Path, required=True, help="folder of hover_dev.jsonl and hover_wiki*.jsonl"
     )
     parser.add_argument("--json", type=Path, help="file for the result")
-    options = parser.parse_args(arguments)
+    options = parsed(parser, arguments)
     started = time.monotonic()
     claims, rows = read_claims(options.data), []
+    check_enough("Claims", claims)
     for distractors in (False, True):
         passages = read_passages(options.data, distractors=distractors)
         rows += run(claims, passages, f"{len(passages.titles)} passages")

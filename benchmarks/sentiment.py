@@ -23,6 +23,7 @@ from typing import Any, get_args
 import dspy
 from dspy.signatures.signature import make_signature
 
+from benchmarks.checks import check_enough, parsed
 from benchmarks.measuring import ending, measured_runs, text_of
 from benchmarks.report import write_json
 from benchmarks.tuning import Tuning, add_arguments, lm_of, tuned
@@ -77,6 +78,8 @@ def measure(
 def run(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Tune by every method and seed; measure each on the same sentences."""
     train, dev = (examples(options.data, options.task, part) for part in ("train", "dev"))
+    check_enough("Sentences of train", train, options.shots)
+    check_enough("Sentences of dev", dev)
     shown = Random("sentiment").sample(dev, min(options.limit or len(dev), len(dev)))
     names = ", ".join(sorted({example.label for example in train}))
     program = dspy.Predict(make_signature("sentence -> label", f"Label the sentence: {names}."))
@@ -126,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, help="sentences to measure on (all)")
     parser.add_argument("--condition-on", choices=get_args(ConditionOn), default="traces")
     add_arguments(parser)
-    options = parser.parse_args(arguments)
+    options = parsed(parser, arguments)
     logging.getLogger("dspy").setLevel(logging.WARNING)
     started = time.monotonic()
     print(f"{'':<34}{'n':>6}{'unscored':>9}{'accuracy':>10}{'calls':>8}")

@@ -27,6 +27,7 @@ from typing import Any
 
 import uvicorn
 
+from benchmarks.checks import parsed
 from benchmarks.infilling import canvases as windows
 from benchmarks.report import write_json
 from benchmarks.tasks import generated_reviews
@@ -68,11 +69,13 @@ def served(model: TextModel) -> Iterator[str]:
     server, listening = uvicorn.Server(config), config.bind_socket()
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listening])))
     thread.start()
-    while not server.started:
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+    try:
+        while thread.is_alive() and not server.started:
+            time.sleep(0.05)
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 def work(model: TextModel, number: int, *, shared: bool) -> list[Canvas]:
@@ -153,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--canvases", type=int, default=64, help="a round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--fairness-seconds", type=float, default=30.0, help="0 leaves it out")
-    options = parser.parse_args(arguments)
+    options = parsed(parser, arguments)
     started = time.monotonic()
     model = load(options.model)
     table, bars = [], {}

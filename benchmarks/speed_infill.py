@@ -27,6 +27,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from benchmarks.cache_nll import measure_likelihood
+from benchmarks.checks import parsed
 from benchmarks.infilling import FAST, canvases, filled
 from benchmarks.report import write_json
 from benchmarks.roofline import measure_peaks, random_llada_8b, seconds_of
@@ -166,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--windows", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=4, help="runs of the fast modes")
     parser.add_argument("--instructions", type=int, default=120, help="for the likelihood; 0 leaves it out")
-    options = parser.parse_args(arguments)
+    options = parsed(parser, arguments)
     started = time.monotonic()
     table, bars = [], {}
     if options.instructions:

@@ -27,6 +27,7 @@ from typing import Any, cast
 
 import dspy
 
+from benchmarks.checks import check_enough, parsed
 from benchmarks.report import write_json
 from benchmarks.tables import improvement_line, improvements, paper_lines, plain_row, row_lines
 from benchmarks.tuning import Tuned, Tuning, add_arguments, lm_of, tuned
@@ -74,17 +75,21 @@ def people(record: Record) -> dict[str, float]:
     return {**record["scores"], "overall": fmean(record["scores"][name] for name in DIMENSIONS)}
 
 
-def recorded(records: Iterable[Record], judgements: Iterable[Mapping[str, Any]]) -> Results:
+def recorded(records: Sequence[Record], judgements: Sequence[Mapping[str, Any]]) -> Results:
     """Judgements on record beside people's scores, by judge and target.
 
     Raises:
-        SettingsError: If a judgement lacks something.
+        SettingsError: If there is none, or one lacks something or is of no such record.
     """
     given: dict[str, dict[Key, dict[str, float | None]]] = {}
+    keys = {(record["doc_id"], record["system_id"]) for record in records}
+    check_enough("Judgements on record", judgements)
     for row in judgements:
         if missing := [name for name in JUDGEMENT if name not in row]:
             raise SettingsError(f"Every judgement must hold {', '.join(JUDGEMENT)}; got no {missing[0]}.")
         key = row["doc_id"], row["system_id"]
+        if key not in keys:
+            raise SettingsError(f"Every judgement must be of a record of --data; got one of {' '.join(key)}.")
         given.setdefault(row["judge"], {}).setdefault(key, {})[row["dimension"]] = row["score"]
     found: Results = {}
     for judge, by_key in given.items():
@@ -124,6 +129,8 @@ def example(record: Record, target: str) -> dspy.Example:
 def judged_by(options: argparse.Namespace, records: Sequence[Record]) -> tuple[Results, Spent]:
     """Tune the judge by every method and seed, and let each grade the same records."""
     dev, test = split(records)
+    check_enough("Records for tuning", dev, options.shots)
+    check_enough("Records to judge", test)
     test = test[: options.limit]
     shown = [example(record, options.dimension) for record in test]
     lm = lm_of(options.judge, options.api_base, conversation=options.conversation or "v2", max_tokens=6)
@@ -207,9 +214,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--limit", type=int, help="records to judge (all 1,440)")
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap samples")
     add_arguments(parser)
-    options = parser.parse_args(arguments)
-    if options.limit is not None and options.limit < 1:
-        parser.error(f"--limit must be at least 1; got {options.limit}.")
+    options = parsed(parser, arguments)
     options.template = options.template or ("brief" if options.judge == "embedded" else "judge")
     return options
 

@@ -24,6 +24,7 @@ from typing import Any
 import dspy
 from dspy.signatures.signature import make_signature
 
+from benchmarks.checks import check_enough, parsed
 from benchmarks.measuring import text_of
 from benchmarks.report import write_json
 from benchmarks.tuning import Tuning, add_arguments, lm_of, tuned
@@ -163,10 +164,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--characters", type=int, help="of a conversation that the agent is shown, its end (all)"
     )
     add_arguments(parser)
-    options = parser.parse_args(arguments)
+    options = parsed(parser, arguments)
     logging.getLogger("dspy").setLevel(logging.WARNING)
     started = time.monotonic()
     traces, refused = dialogues(options.data, options.domain)
+    check_enough("Dialogues", traces)
+    if options.judge:
+        check_enough("Dialogues that succeeded", [trace for trace in traces if trace.score == 1.0])
     program = agent(options.data, policy=options.policy)
     infiller = connect(options.infiller, Denoising(num_candidates=1, steps=options.steps))
     with dspy.context(adapter=CompactAdapter()):

@@ -18,6 +18,7 @@ from typing import Any
 import dspy
 
 from benchmarks.cells import embedded, run_cells
+from benchmarks.checks import parsed
 from benchmarks.rating import CALLS, Setting, domains, gain_line, gain_row, labels, tuned
 from benchmarks.report import write_json
 from benchmarks.tasks import Domain, cells_parser, real_sentences
@@ -70,9 +71,12 @@ def summarize(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     rows = []
     for domain in dict.fromkeys(cell.domain for cell in cells):
         own = [cell.scores for cell in cells if cell.domain == domain]
+        schemes = [cell.scheme for cell in cells if cell.domain == domain]
         vague, control = [one["vague"] for one in own], [one["shuffled"] for one in own]
-        rows += [gain_row(method, domain, vague, [one[method] for one in own]) for method in METHODS]
-        rows.append(gain_row("feedback over shuffled", domain, control, [one["feedback"] for one in own]))
+        rows += [gain_row(method, domain, schemes, vague, [one[method] for one in own]) for method in METHODS]
+        rows.append(
+            gain_row("feedback over shuffled", domain, schemes, control, [one["feedback"] for one in own])
+        )
     return rows
 
 
@@ -89,14 +93,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = real_sentences(cells_parser(__doc__))
     parser.add_argument("--calls", type=int, default=CALLS, help="metric calls a compile")
-    options = parser.parse_args(arguments)
+    options = parsed(parser, arguments)
     started, cells = time.monotonic(), []
     axes = (domains(options.data, options.split), held_out_schemes()[: options.schemes], options.seeds)
     for cell in run_cells(_run_cell, *axes, calls=options.calls):
         cells.append(cell)
         print(_line(cell), flush=True)
     rows = summarize(cells)
-    print(f"\n{'':<28}{'score':>8}{'gain':>9}  95 % over cells")
+    print(f"\n{'':<28}{'score':>8}{'gain':>9}  95 % over schemes")
     for row in rows:
         print(gain_line(row))
     if options.json:

@@ -20,6 +20,7 @@ from typing import Any, cast
 import dspy
 
 from benchmarks import summeval
+from benchmarks.checks import check_enough
 from benchmarks.report import write_json
 from benchmarks.summeval import Results, example, judges, read_jsonl, split
 from benchmarks.tables import plain_row, row_lines
@@ -64,6 +65,8 @@ def infilled(options: argparse.Namespace, name: str, shots: Sequence[dspy.Exampl
 def run(options: argparse.Namespace) -> Results:
     """Let every model judge with every prompt."""
     dev, test = split(read_jsonl(options.data))
+    check_enough("Records for tuning", dev, options.shots)
+    check_enough("Records to judge", test)
     test = test[: options.limit]
     shown = [example(record, options.dimension) for record in test]
     about = {

@@ -36,6 +36,7 @@ from typing import Any
 import dspy
 import torch
 
+from benchmarks.checks import parsed
 from benchmarks.demo_gap import Cell, shuffled
 from benchmarks.report import write_json
 from benchmarks.tasks import RandomInfiller, WithoutExamples, generated_reviews
@@ -217,18 +218,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--task", default="embedded", help="the fixed task LM: embedded, or a folder")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--mix", action="store_true", help="train and measure the variant mix too")
-    options = parser.parse_args(arguments)
+    options = parsed(parser, arguments)
     logging.getLogger("dspy").setLevel(logging.ERROR)
     started = time.monotonic()
     plan = Plan(variants=(*Plan().variants, "mix")) if options.mix else Plan()
     cells, seeds = run(options.data, options.work, plan, options.seeds, options.task)
     for line in tables(cells, seeds):
         print(line)
-    if options.figure:
-        draw(options.figure, cells, seeds)
     if options.json:
         rows = [asdict(one) for one in (*cells, *seeds)]
         write_json(options.json, rows=rows, bars=bars(cells), seeds=options.seeds, started=started)
+    if options.figure:
+        draw(options.figure, cells, seeds)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from random import Random
 from statistics import mean
 from typing import Any
 
+from benchmarks.clusters import interval
 from benchmarks.demo_gap import Cell, gap_closed
 
 ENDS = ("none", "vague", "oracle")
@@ -28,30 +29,25 @@ class Seed:
     """By variant: the same along the refinement."""
 
 
-def interval(cells: Sequence[Cell], method: str, draws: int = 1000) -> tuple[float, float]:
-    """95 % bootstrap interval of the gap closed, over cells: schemes and seeds."""
-    random = Random(0)
-    gaps = sorted(gap_closed(random.choices(cells, k=len(cells)), method) for _ in range(draws))
-    return gaps[int(0.025 * draws)], gaps[int(0.975 * draws)]
-
-
 def bars(cells: Sequence[Cell]) -> dict[str, float]:
-    """The gap that each variant and control closed; none where the oracle gains nothing."""
-    if mean(cell.scores["oracle"] - cell.scores["vague"] for cell in cells) <= 0:
-        return {}
-    return {f"{name}_gap_closed": gap_closed(cells, name) for name in cells[0].scores if name not in ENDS}
+    """The gap that each variant and control closed, as `gap_closed`; none where the oracle gains nothing."""
+    gaps = {name: gap_closed(cells, name) for name in cells[0].scores if name not in ENDS}
+    return {f"{name}_gap_closed": gap for name, gap in gaps.items() if gap is not None}
 
 
 def tables(cells: Sequence[Cell], seeds: Sequence[Seed]) -> Iterator[str]:
-    """The lines of the tables: accuracies and gaps by method, then what each variant is by itself."""
-    yield f"{'instruction':<14}{'accuracy':>10}{'gap closed':>12}   95 % interval"
+    """The lines of the tables: accuracies and gaps by method, then what each variant is by itself.
+
+    Intervals are over schemes: all cells of a drawn one come along.
+    """
+    yield f"{'instruction':<14}{'accuracy':>10}{'gap closed':>12}   95 % over schemes"
     found = bars(cells)
     for name in cells[0].scores:
         accuracy = mean(cell.scores[name] for cell in cells)
         line = f"{name:<14}{accuracy:>10.3f}"
         if (gap := found.get(f"{name}_gap_closed")) is not None:
-            low, high = interval(cells, name)
-            line += f"{gap:>12.2f}   [{low:.2f}, {high:.2f}]"
+            found_in = interval(((cell.scheme, cell) for cell in cells), partial(gap_closed, method=name))
+            line += f"{gap:>12.2f}" + ("" if found_in is None else "   [{:.2f}, {:.2f}]".format(*found_in))
         yield line
     for part in ("own", "losses"):
         columns = list(getattr(seeds[0], part)["public"])

@@ -2,13 +2,16 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
+from types import SimpleNamespace
 
 import dspy
 import pytest
 
-from benchmarks.demo_gap import Cell, gap_closed, shuffled
+from benchmarks import report
+from benchmarks.demo_gap import METHODS, Cell, bars, gap_closed, shuffled, summarize
 from benchmarks.report import write_json
 from benchmarks.tasks import RandomInfiller, generated_reviews
 from dspy_diffusion_infill import demo
@@ -104,6 +107,21 @@ def test_the_gap_is_a_ratio_of_mean_gains_clipped_at_the_oracle():
     assert gap_closed(cells) == pytest.approx(0.5)
 
 
+def test_an_oracle_that_gains_nothing_leaves_no_gap_and_no_bar():
+    assert gap_closed([cell(0.5, 0.75, 0.5)]) is None
+    assert bars([cell(0.5, 0.75, 0.5)]) == {}
+    shown = []
+    flat = replace(cell(0.5, 0.75, 0.5), scores=dict.fromkeys(METHODS, 0.5))
+    summarize([flat], shown.append)
+    assert shown[1].splitlines()[1].split() == ["gap", *"-" * len(METHODS)]
+    sst = replace(cell(0.2, 0.3, 0.4), domain="sst")
+    assert bars([cell(0.2, 0.3, 0.4), sst]) == {
+        "gap_closed": pytest.approx(0.5),
+        "gap_closed_sst": pytest.approx(0.5),
+        "oracle_sst": 0.4,
+    }
+
+
 def test_shuffling_keeps_the_labels_and_breaks_the_pairs():
     examples = [dspy.Example(review=str(n), rating=str(n)).with_inputs("review") for n in range(16)]
     mixed = shuffled(examples, seed=0)
@@ -131,6 +149,29 @@ def test_a_result_file_holds_meta_rows_and_bars(tmp_path: Path):
     assert found["rows"] == [{"a": 1}]
     assert found["bars"] == {"gap_closed": 0.5}
     assert {"command", "commit", "versions", "hardware", "seeds"} <= found["meta"].keys()
+
+
+def test_a_result_says_how_to_run_it_again_and_where_it_ran(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(report.sys, "argv", ["x", "--data", "my files", "--seeds", "1"])
+    monkeypatch.setattr(report, "COMMIT", "at the start")
+    monkeypatch.setattr(report, "_commit", lambda: "at the end")
+    cuda = SimpleNamespace(is_available=lambda: True, device_count=lambda: 1, get_device_name=str)
+    monkeypatch.setitem(report.sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    monkeypatch.setattr(report, "Path", lambda _: tmp_path / "no such file")
+    write_json(tmp_path / "r.json", rows=[], bars={}, seeds=[0], started=0.0)
+    meta = json.loads((tmp_path / "r.json").read_text())["meta"]
+    assert meta["command"].endswith("--data 'my files' --seeds 1")
+    assert meta["commit"] == "at the start"
+    assert meta["hardware"]["gpus"] == "0"
+
+
+def test_numbers_that_are_none_are_null_and_no_bars(tmp_path: Path):
+    rows = [{"gain": {"low": float("nan")}, "all": [float("inf"), 0.5]}]
+    bars = {"gap_closed": float("nan"), "known": 1.0}
+    write_json(tmp_path / "r.json", rows=rows, bars=bars, seeds=[0], started=0.0)
+    found = json.loads((tmp_path / "r.json").read_text())
+    assert found["rows"] == [{"gain": {"low": None}, "all": [None, 0.5]}]
+    assert found["bars"] == {"known": 1.0}
 
 
 def test_a_two_label_scheme_leaves_mixed_reviews_out():

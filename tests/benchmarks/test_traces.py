@@ -6,7 +6,7 @@ import pytest
 from benchmarks import ablation, sentiment, tau
 from benchmarks.ablation import draw
 from benchmarks.ablation import summarize as steps_summary
-from benchmarks.rating import Graded, gain_line, gain_row, labels
+from benchmarks.rating import Graded, gain_line, labels
 from benchmarks.tasks import Domain
 from benchmarks.traces_gain import METHODS, Cell, bars, run_cell, settings, summarize
 from dspy_diffusion_infill import CompactAdapter, Trace
@@ -42,13 +42,17 @@ def test_the_four_methods_differ_in_what_canvases_show_alone():
     assert len({one.masking for one in found.values()}) == 1
 
 
-def cell(domain, seed, vague, feedback, shuffled):
+def cell(domain, scheme, vague, feedback, shuffled):
     scores = {"vague": vague, "examples": 0.5, "scores": 0.1, "feedback": feedback, "shuffled": shuffled}
-    return Cell(domain, "5..1 (5)", seed, scores, {}, {}, 1.0)
+    return Cell(domain, scheme, 0, scores, {}, {}, 1.0)
 
 
 def test_gains_are_means_over_cells_with_an_interval():
-    cells = [cell("written", 0, 0.0, 0.25, 0.0), cell("written", 1, 0.5, 0.75, 0.75), cell("sst", 0, 0, 1, 0)]
+    cells = [
+        cell("written", "5..1", 0.0, 0.25, 0.0),
+        cell("written", "a..e", 0.5, 0.75, 0.75),
+        cell("sst", "a..e", 0, 1, 0),
+    ]
     rows = {(row["domain"], row["method"]): row for row in summarize(cells)}
     found = rows["written", "feedback"]
     assert (found["gain"], found["low"], found["high"], found["score"], found["cells"]) == (
@@ -103,17 +107,16 @@ def test_each_number_of_steps_gets_a_row():
 
 
 def test_the_figure_of_steps_is_the_same_each_time_it_is_drawn(tmp_path):
-    rows = [{"steps": n, "vague": 0.0, "score": s} for n, s in ((1, 0.1), (4, 0.3), (1, 0.3), (4, 0.5))]
+    rows = [
+        {"scheme": scheme, "steps": steps, "vague": 0.0, "score": score}
+        for scheme, steps, score in (("a", 1, 0.1), ("a", 4, 0.3), ("b", 1, 0.3), ("b", 4, 0.5))
+    ]
     summary = steps_summary(rows, [1, 4])
     assert [(row["steps"], round(row["gain"], 9)) for row in summary] == [(1, 0.2), (4, 0.4)]
     for name in ("a.svg", "b.svg"):
         draw(summary, tmp_path / name)
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
     assert "denoising steps a window" in (tmp_path / "a.svg").read_text()
-
-
-def test_one_cell_has_an_interval_of_no_width():
-    assert gain_row("m", "d", [0.25], [0.75])["low"] == 0.5
 
 
 @pytest.mark.parametrize(("label", "score"), [(" Positive.", 1.0), ("negative", 0.0), ("very positive", 0.0)])

@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+import dspy
 import pytest
 
 from benchmarks import gsm8k, tuning
+from dspy_diffusion_infill.errors import SettingsError
 from tests.doubles import ScriptedInfiller, rule_lm
 
 
@@ -57,6 +59,18 @@ def test_the_last_number_of_an_answer_decides():
     assert gsm8k.last_number("3 eggs at $2 make $6.") == 6
     assert gsm8k.last_number("-1,234.5%") == -1234.5
     assert gsm8k.last_number("none") is None
+
+
+@pytest.mark.parametrize("final", ["7", "seven"])
+def test_an_answer_without_a_number_is_never_right(final: str):
+    example = dspy.Example(question="?", answer="It is seven.", final=final)
+    assert gsm8k.solved(example, dspy.Prediction(answer="It is seven.")).score == 0
+    assert gsm8k.solved(example, dspy.Prediction(answer="It is 7.")).score == (final == "7")
+
+
+def test_too_few_problems_are_refused_before_any_is_solved(run):
+    with pytest.raises(SettingsError, match=r"Problems of train must be at least 9; got 8\."):
+        run(rule_lm(lambda *_: 1 / 0), "--shots", 9)
 
 
 def test_masks_before_the_instructions_are_filled_and_kept_if_they_help(run, monkeypatch: pytest.MonkeyPatch):

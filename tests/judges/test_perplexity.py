@@ -79,6 +79,21 @@ def test_an_interval_needs_a_sample(capsys):
     assert "--resamples must be at least 1; got 0." in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (["--templates", "c-gen", "cgen"], "template must be one of "),
+        (["--models", "embedded", "/no/such/folder"], "no such folder"),
+        (["--limit", "0"], "--limit must be at least 1; got 0."),
+    ],
+)
+def test_names_are_checked_before_the_first_measurement(wrong, told, capsys, monkeypatch):
+    monkeypatch.setattr(perplexity, "measured", lambda *_: 1 / 0)
+    with pytest.raises(SystemExit):
+        perplexity.main(wrong)
+    assert told in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_what_does_not_fit_is_left_out_and_counted(tmp_path: Path, capsys):
     data = tmp_path / "summeval.jsonl"

@@ -82,6 +82,17 @@ def test_what_cannot_be_judged_is_refused_in_words(capsys):
     assert "--limit must be at least 1; got 0." in capsys.readouterr().err
     with pytest.raises(SettingsError, match=r"must hold judge, .* got no judge"):
         summeval.recorded(RECORDS, RECORDS)
+    with pytest.raises(SettingsError, match=r"Judgements on record must be at least 1; got 0\."):
+        summeval.recorded(RECORDS, [])
+    stranger = dict.fromkeys(summeval.JUDGEMENT, "x")
+    with pytest.raises(SettingsError, match=r"must be of a record of --data; got one of x x\."):
+        summeval.recorded(RECORDS, [stranger])
+
+
+def test_one_article_is_too_few_to_tune_on(run, tmp_path: Path):
+    (tmp_path / "records.jsonl").write_text(json.dumps(record(0, 0)) + "\n")
+    with pytest.raises(SettingsError, match=r"Records for tuning must be at least 4; got 0\."):
+        run(Judging(lives=0))
 
 
 class Judging:
