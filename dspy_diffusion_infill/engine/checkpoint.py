@@ -17,14 +17,15 @@ from dspy_diffusion_infill.errors import InfillError, ModelError, SettingsError
 
 EMBEDDED = Path(__file__).parents[1] / "assets" / "embedded"
 
-_PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors")
-"""What is fetched: settings, words, sentencepiece models (which hold no code) and weights."""
+_PATTERNS = ("*.json", "*.txt", "*.model")
+"""What is fetched: settings, words and sentencepiece models, which hold no code."""
+_WEIGHTS = "*.safetensors"
 _PICKLES = (".bin", ".pt", ".pth")
 _SAMPLE_BYTES = 4096
 """Read at either end of a weight."""
 
 
-def find_folder(source: str, revision: str | None = None) -> Path:
+def find_folder(source: str, revision: str | None = None, *, weights: bool = True) -> Path:
     """The folder of a checkpoint: the embedded one, a local one, or one fetched from the Hugging Face hub.
 
     Code and pickles are left where they are.
@@ -32,6 +33,7 @@ def find_folder(source: str, revision: str | None = None) -> Path:
     Args:
         source: "embedded", a folder, or a hub id such as "GSAI-ML/LLaDA-8B-Instruct".
         revision: Branch, tag or commit on the hub; None for the default branch.
+        weights: Whether they are fetched too.
 
     Raises:
         ModelError: If there is no such checkpoint.
@@ -47,8 +49,9 @@ def find_folder(source: str, revision: str | None = None) -> Path:
             "The embedded model is not part of this installation; name a folder or a hub id instead."
         )
     try:
-        fetched = Path(snapshot_download(source, revision=revision, allow_patterns=list(_PATTERNS)))
-        if not any(fetched.glob("*.safetensors")):
+        patterns = [*_PATTERNS, _WEIGHTS] if weights else list(_PATTERNS)
+        fetched = Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
+        if weights and not any(fetched.glob(_WEIGHTS)):
             raise _no_weights(source, _names(source, revision, fetched))
         return fetched
     except HFValidationError as error:
@@ -133,7 +136,7 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
         ModelError: If there are none. Pickles are refused: loading one runs code of the checkpoint's choice.
     """
-    if files := sorted(folder.glob("*.safetensors")):
+    if files := sorted(folder.glob(_WEIGHTS)):
         return files
     raise _no_weights(str(folder), [path.name for path in folder.iterdir()])
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import PreTrainedModel
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from dspy_diffusion_infill.engine import dream, llada
 from dspy_diffusion_infill.engine.checkpoint import find_folder, read_config, read_tokenizer, weight_files
@@ -40,16 +40,17 @@ class Start:
         return 1 if self.family == "dream" else 0
 
 
-def read_start(source: str) -> Start:
+def read_start(source: str, *, weights: bool = True) -> Start:
     """Look at a checkpoint; no weights are read.
 
     Args:
         source: "embedded", a folder, or a hub id such as "GSAI-ML/LLaDA-8B-Instruct".
+        weights: Whether those of a hub id are fetched. Without them, parameters are counted from the config.
 
     Raises:
         ModelError: If there is no such checkpoint, it is broken, or it is neither a LLaDA nor a Dream.
     """
-    folder = find_folder(source)
+    folder = find_folder(source, weights=weights)
     settings = read_config(folder)
     family = _FAMILIES.get(settings.get("model_type", ""))
     if family is None:
@@ -66,7 +67,9 @@ def read_start(source: str) -> Start:
     else:
         length = min(length, dream.CONTEXT_LENGTH)
         vocabulary = Vocabulary(dream.tokenizer_of(folder), dream.CHAT, settings["vocab_size"])
-    return Start(source, folder, family, vocabulary, length, _num_parameters(folder))
+    fetched = weights or source == "embedded" or Path(source).expanduser().is_dir()
+    number = _num_parameters(folder) if fetched else _num_described(settings, family)
+    return Start(source, folder, family, vocabulary, length, number)
 
 
 def read_weights(start: Start, folder: Path | None = None) -> PreTrainedModel:
@@ -90,6 +93,18 @@ def _check_sizes(settings: dict[str, Any], source: str) -> None:
         return
     if lacking := [name for name in _SIZES if name not in settings]:
         raise ModelError(f"config.json of {source!r} must hold {', '.join(lacking)}; it does not.")
+
+
+def _num_described(settings: dict[str, Any], family: Family) -> int:
+    """Parameters of the network that a config describes."""
+    if family == "dream":
+        architecture, config = Qwen2ForCausalLM, Qwen2Config.from_dict(settings | dream.QWEN2_SHAPED)
+    elif settings["model_type"] == "llada":
+        architecture, config = LlamaForCausalLM, llada.llama_config(settings)
+    else:
+        architecture, config = LlamaForCausalLM, LlamaConfig.from_dict(settings | llada.LLAMA_SHAPED)
+    with torch.device("meta"):
+        return architecture(config).num_parameters()  # pyright: ignore[reportArgumentType]
 
 
 def _num_parameters(folder: Path) -> int:

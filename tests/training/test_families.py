@@ -1,6 +1,7 @@
 """Published LLaDA and Dream checkpoints are trained, and what comes out is read again, here and elsewhere."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from dspy_diffusion_infill.engine import dream
+from dspy_diffusion_infill.engine import checkpoint, dream
 from dspy_diffusion_infill.engine.model import load
 from dspy_diffusion_infill.engine.vocabulary import Vocabulary
 from dspy_diffusion_infill.errors import ModelError
@@ -133,6 +134,24 @@ def test_a_checkpoint_whose_weights_do_not_fit_is_not_gone_on_from(
     save_file(weights, path, metadata={"format": "pt"})
     with pytest.raises(ModelError, match=r"'model\.norm\.weight' and 1 more do not fit\. Remove the run's"):
         finetune(plan, tmp_path / "out")
+
+
+def test_parameters_of_a_hub_id_are_counted_without_fetching_its_weights(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def fetched(source: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        ignored = [] if "*.safetensors" in allow_patterns else ["*.safetensors"]
+        shutil.copytree(
+            published, tmp_path / "hub", ignore=shutil.ignore_patterns(*ignored), dirs_exist_ok=True
+        )
+        return str(tmp_path / "hub")
+
+    monkeypatch.setattr(checkpoint, "snapshot_download", fetched)
+    looked_at = read_start("who/what", weights=False)
+    assert not [*(tmp_path / "hub").glob("*.safetensors")]
+    assert looked_at.num_parameters == read_start(str(published)).num_parameters
+    assert read_start("who/what").num_parameters == looked_at.num_parameters
+    assert [*(tmp_path / "hub").glob("*.safetensors")]
 
 
 @pytest.mark.parametrize(
