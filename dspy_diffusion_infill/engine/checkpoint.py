@@ -49,7 +49,7 @@ def find_folder(source: str, revision: str | None = None, *, weights: bool = Tru
             "The embedded model is not part of this installation; name a folder or a hub id instead."
         )
     try:
-        patterns = [*_PATTERNS, _WEIGHTS] if weights else list(_PATTERNS)
+        patterns: list[str] = [*_PATTERNS, _WEIGHTS] if weights else [*_PATTERNS]
         fetched = Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
         if weights and not any(fetched.glob(_WEIGHTS)):
             raise _no_weights(source, _names(source, revision, fetched))

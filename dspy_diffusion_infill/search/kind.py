@@ -30,6 +30,11 @@ def _predictor(module: object) -> list[object]:
         return []
     fields = signature_of(module).fields.items()
     asked = [
-        [name, str(field.annotation), (field.json_schema_extra or {}).get("desc")] for name, field in fields
+        [
+            name,
+            str(field.annotation),
+            isinstance(extra := field.json_schema_extra, dict) and extra.get("desc"),
+        ]
+        for name, field in fields
     ]
     return [asked, plain_part({name: value for name, value in vars(module).items() if name not in TOLD})]

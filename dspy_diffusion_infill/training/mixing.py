@@ -75,7 +75,7 @@ def mix(
         for rows, number in zip(sources, shared_out(held_out, weights), strict=True)
     ]
     aside, rest = (cast(Any, list(part)) for part in zip(*parts, strict=True))
-    trained = _without(rest, aside)
+    trained: Any = _without(rest, aside)
     withheld = sum(len(rows) - len(kept) for rows, kept in zip(rest, trained, strict=True)
                    if not isinstance(rows, IterableDataset))  # fmt: skip
     if len(parts) == 1:
