@@ -11,7 +11,7 @@ import dspy
 
 from dspy_diffusion_infill.errors import InfillError, TooManyUnscoredError
 from dspy_diffusion_infill.prompts.candidates import Candidate, key
-from dspy_diffusion_infill.prompts.program import with_instructions
+from dspy_diffusion_infill.prompts.program import attach_reports, with_instructions
 from dspy_diffusion_infill.prompts.windows import Masking
 from dspy_diffusion_infill.search import failures
 from dspy_diffusion_infill.search.counting import Stop
@@ -120,7 +120,7 @@ class Search:
         logger.info("Edits: %d. %s", len(self.edits), ended)
         # a frozen program is refused by other optimizers, and left out of its parent's JSON
         program._compiled = False
-        vars(program).update(self._reports(run))
+        attach_reports(program, self._reports(run))
         attach_edits(program, self.edits)
         return program
 

@@ -124,9 +124,9 @@ def _num_failed(start: Start) -> int:
 def _good_calls(start: Start, session: Session) -> Calls:
     """Calls of the start on the trainset; if it was not scored there, it runs on twice the shots."""
     task, candidate, by_score = session.task, start.instructions, session.selection.set_metric is None
-    calls = good_calls(start.board, candidate, by_score=by_score) if task.selects_on_trainset else {}
-    if calls:
-        return calls
+    traced = any(run.trace is not None for run in start.board.runs(candidate).values())
+    if task.selects_on_trainset and traced:
+        return good_calls(start.board, candidate, by_score=by_score)
     runs = session.evaluator(start.program, task.trainset[: 2 * session.selection.shots], "trainset")
     runs.run([(candidate, example) for example in runs.examples], keep_traces=True)
     return good_calls(runs, candidate, by_score=by_score)
