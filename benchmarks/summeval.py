@@ -19,6 +19,7 @@ import json
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
@@ -188,12 +189,19 @@ def judges(
 
 
 def bars(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """Record-level Spearman of judges on record, under names such as `gpt-4-0314_coherence`."""
-    return {
-        f"{row['judge']}_{row['target']}": row["dataset"]["spearman"]["value"]
-        for row in rows
-        if row["template"] == "as recorded"
-    }
+    """Record-level Spearman of judges on record, under names such as `gpt4_coherence`.
+
+    Judges whose short names are the same have their whole names: `gpt-4-0314_coherence`.
+    """
+    kept = [row for row in rows if row["template"] == "as recorded"]
+    short = {judge: _short(judge) for judge in dict.fromkeys(row["judge"] for row in kept)}
+    taken = Counter(short.values())
+    names = {judge: name if taken[name] == 1 else judge for judge, name in short.items()}
+    return {f"{names[row['judge']]}_{row['target']}": row["dataset"]["spearman"]["value"] for row in kept}
+
+
+def _short(judge: str) -> str:
+    return "".join(judge.split("-")[:2]).replace(".", "")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -15,7 +15,7 @@ from dspy_diffusion_infill.search.budget import Budget, Meter
 from dspy_diffusion_infill.search.evaluation import Evaluator
 from dspy_diffusion_infill.search.journal import open_journal
 from dspy_diffusion_infill.search.metrics import Metric
-from tests.doubles import ScriptedInfiller, exact, reviews, rule_lm
+from tests.doubles import HAS_ENGINES, ScriptedInfiller, exact, reviews, rule_lm
 
 TEXTS = ("Rate it.", "Be warm.", "Be kind.")
 BASE = {"even": TEXTS[0], "odd": TEXTS[0]}
@@ -175,6 +175,18 @@ def test_a_frozen_predictor_is_none_of_the_candidates(lm):
     assert board.missing(WARM_ODD) == [1, 3, 5, 7]
 
 
+def test_an_lm_whose_calls_are_not_heard_leaves_every_run_to_itself(lm):
+    class Deaf(dspy.BaseLM):
+        def __call__(self, prompt=None, messages=None, **kwargs):
+            return [by_text(messages[0]["content"], messages[-1]["content"])]
+
+    with dspy.context(lm=Deaf(model="deaf")):
+        board = evaluator()
+        run(board, BASE)
+    assert board.missing(WARM_ODD) == list(range(8))
+
+
+@pytest.mark.skipif(not HAS_ENGINES, reason="this DSPy reads an empty answer")
 def test_a_failure_stands_for_no_other(lm):
     lm.engine.answer = lambda system, user: "" if user.split()[-1] == "2" else by_text(system, user)
     board = evaluator()

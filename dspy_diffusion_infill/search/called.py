@@ -18,13 +18,14 @@ class Calls(BaseCallback):
     """Hears what one run calls, in every thread that has DSPy's context."""
 
     def __init__(self) -> None:
-        self._names, self._ids = set[str](), set[str]()
+        self._names, self._ids, self._asked = set[str](), set[str](), set[str]()
         self._known = True
 
     @property
     def names(self) -> Called | None:
-        """The predictors that were called; None if an LM was called by others, or nothing was heard."""
-        return frozenset(self._names) if self._known and self._ids else None
+        """The predictors that were called; None if an LM was called by others, or some call was not heard."""
+        heard = self._known and self._ids and self._ids == self._asked
+        return frozenset(self._names) if heard else None
 
     def hear(self, name: str | None, call_id: str) -> None:
         """One of the program's predictors is called; a frozen one has no name."""
@@ -34,8 +35,16 @@ class Calls(BaseCallback):
 
     def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """An LM is called: by a predictor, or by a copy or code of the program, whatever that has read."""
-        if ACTIVE_CALL_ID.get() not in self._ids:
+        caller = ACTIVE_CALL_ID.get()
+        if caller in self._ids:
+            self._asked.add(caller)
+        else:
             self._known = False
+
+    def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        """DSPy before 3.2 takes LMs that are not its own for modules."""
+        if isinstance(instance, dspy.BaseLM):
+            self.on_lm_start(call_id, instance, inputs)
 
 
 class Ear(BaseCallback):

@@ -75,7 +75,7 @@ def _plan(options: dict[str, Any]) -> tuple[Any, str]:
         raise MissingExtraError("Training", "train") from error
     if options["push_to_hub"] and not options["dry_run"]:
         check_repository(options["push_to_hub"])
-    start = read_start(options["model"])
+    start = read_start(options["model"], weights=not options["dry_run"])
     plan = prepare(
         start,
         options["data"],

@@ -19,10 +19,7 @@ def make_plain(folder: Path) -> None:
         path = folder / name
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-        except (
-            FileNotFoundError,
-            ValueError,
-        ):  # a tokenizer may have no settings, or broken ones that none reads
+        except (FileNotFoundError, ValueError):  # a tokenizer may have no settings, or ones that none reads
             continue
         if isinstance(found, dict) and (plain := _plain(found, folder)) != found:
             path.write_text(json.dumps(plain, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

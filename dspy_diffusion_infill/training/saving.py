@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 
 from dspy_diffusion_infill.engine.checkpoint import weight_files
 from dspy_diffusion_infill.errors import InfillError, SettingsError
+from dspy_diffusion_infill.training.plain import make_plain
 from dspy_diffusion_infill.training.settings import Settings
 from dspy_diffusion_infill.training.start import Start, read_weights
 
@@ -88,6 +89,7 @@ def save(network: PreTrainedModel, start: Start, folder: Path, dtype: torch.dtyp
         for pattern in _TOKENIZER:
             for path in start.folder.glob(pattern):
                 shutil.copyfile(path, saving / path.name)
+        make_plain(saving)
         (saving / "README.md").write_text(card, encoding="utf-8")
 
     write_whole(folder, fill)

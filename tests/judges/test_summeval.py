@@ -206,6 +206,7 @@ def test_judges_of_one_family_keep_bars_of_their_own():
         for name, at in (("gpt-4-0314", 0.1), ("gpt-4-0613", 0.2))
     ]
     assert summeval.bars(rows) == {"gpt-4-0314_overall": 0.1, "gpt-4-0613_overall": 0.2}
+    assert summeval.bars(rows[:1]) == {"gpt4_overall": 0.1}
 
 
 def test_a_judge_has_as_many_tokens_as_its_authors_gave_it_wherever_it_is_asked():
