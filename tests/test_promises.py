@@ -102,6 +102,14 @@ def test_examples_that_no_prompt_can_have_answered_break_no_candidate():
     assert tuned.detailed_results["score_after"] == 21 / 24
 
 
+@pytest.mark.skipif(not HAS_ENGINES, reason="this DSPy reads an empty answer")
+def test_where_nothing_can_be_read_yet_candidates_are_dropped_soon():
+    tuned = compiled(lambda system, number: "", count=24, script=("Alpha",))
+    assert {
+        len(trial["candidates"]) and trial["candidates"][0]["num_scored"] for trial in tuned.trial_logs
+    } == {4}
+
+
 def test_failures_that_the_incumbent_shares_break_no_candidate():
     incumbent, shares, fails = [FAILED] * 3 + [0.0] * 5, [FAILED] * 3 + [1.0] * 5, [FAILED] * 6 + [1.0] * 2
     table = Table([incumbent, shares, fails])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import fmean
 
 import dspy
 
@@ -172,11 +171,16 @@ class Evaluator:
         return noise_floor([self.scores(before), self.scores(after)], self._num_examples)
 
     def num_failed(self, candidate: Candidate, beside: Candidate | None = None) -> int:
-        """How many of the candidate's runs failed by its own fault, and did not of another beside it."""
-        others = self.runs(beside) if beside is not None else {}
-        spoilt = {example for example, run in others.items() if run.failure is not None}
-        runs = self.runs(candidate).items()
-        return sum(run.failure is not None and example not in spoilt for example, run in runs)
+        """How many of the candidate's runs failed by its own fault, and did not of another beside it.
+
+        Beside one that always failed, all count: it does not say which examples no prompt can have answered.
+        """
+        failed, others = self._failed(candidate), set[int]() if beside is None else self._failed(beside)
+        always = beside is not None and len(others) == self.num_scored(beside)
+        return len(failed if always else failed - others)
+
+    def _failed(self, candidate: Candidate) -> set[int]:
+        return {example for example, run in self.runs(candidate).items() if run.failure is not None}
 
     def highest(self) -> float:
         """The highest score seen."""
@@ -208,8 +212,6 @@ class Evaluator:
         return done
 
     def _score_set(self, examples: Sequence[int], scores: Sequence[float]) -> float:
-        if self._set_metric is None:
-            return fmean(scores)
         return score_set(self._set_metric, [self._examples[n] for n in examples], scores)
 
     def _score_drawn(self, examples: Sequence[int], scores: Sequence[float]) -> float:

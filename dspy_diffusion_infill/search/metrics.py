@@ -10,6 +10,7 @@ import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from textwrap import shorten
 from typing import Any
 
@@ -84,8 +85,8 @@ class Metric:
         return Verdict(number_of(value, where), None if feedback is None else str(feedback))
 
 
-def score_set(function: Callable[..., Any], examples: Sequence[Any], scores: Sequence[float]) -> float:
-    """Make one score of those of all examples.
+def score_set(function: Callable[..., Any] | None, examples: Sequence[Any], scores: Sequence[float]) -> float:
+    """Make one score of those of all examples: their mean, or what a function makes of them.
 
     Raises:
         MetricError: If the function raised, or returned what is not a finite number.
@@ -94,6 +95,8 @@ def score_set(function: Callable[..., Any], examples: Sequence[Any], scores: Seq
         >>> score_set(lambda examples, scores: max(scores), ["a", "b"], [0.5, 1])
         1.0
     """
+    if function is None:
+        return fmean(scores)
     try:
         value = function(list(examples), list(scores))
     except Exception as error:

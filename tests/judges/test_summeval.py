@@ -17,8 +17,8 @@ from dspy_diffusion_infill.judges.templates import rubric
 from tests.doubles import ScriptedInfiller, rule_lm
 
 AS_KNOWN = {
-    "gpt-3.5-turbo-0301": {"coherence": 0.444, "consistency": 0.423, "fluency": 0.285, "relevance": 0.447},
-    "gpt-4-0314": {"coherence": 0.444, "consistency": 0.550, "fluency": 0.500, "relevance": 0.420},
+    "gpt35": {"coherence": 0.444, "consistency": 0.423, "fluency": 0.285, "relevance": 0.447},
+    "gpt4": {"coherence": 0.444, "consistency": 0.550, "fluency": 0.500, "relevance": 0.420},
 }
 """Record-level Spearman with the experts, as the README of the data says."""
 

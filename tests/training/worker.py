@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from dspy_diffusion_infill.training import train as loop
 from dspy_diffusion_infill.training.finetune import prepare
 from dspy_diffusion_infill.training.loss import masked_losses
 from dspy_diffusion_infill.training.settings import Settings
@@ -40,14 +41,15 @@ def trained(checkpoint: str, data: str, folder: Path, num_batches: int = NUM_BAT
         return clip(parameters, *arguments, **options)
 
     model, made = updates(checkpoint, data, num_batches)
-    nn.utils.clip_grad_norm_ = record
+    nn.utils.clip_grad_norm_, fast = record, loop.fast_in_bf16
+    loop.fast_in_bf16 = lambda use_cpu: False  # which rounds otherwise in batches of another size
     try:
         train(
             model, Batches(made, NUM_UPDATES * num_batches), folder, learning_rate=1e-4, warmup_updates=0,
             use_cpu=True, accumulation=num_batches,
         )  # fmt: skip
     finally:
-        nn.utils.clip_grad_norm_ = clip
+        nn.utils.clip_grad_norm_, loop.fast_in_bf16 = clip, fast
     return found
 
 
