@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import re
 import threading
+import time
 
 import dspy
 import pytest
@@ -156,6 +157,25 @@ def test_calls_are_told_in_threads_of_dspy(lm):
     run(board, BASE)
     assert board.missing(WARM_ODD) == [1, 3, 5, 7]
     assert board.missing({**BASE, "even": TEXTS[1]}) == list(range(8))
+
+
+def test_what_a_programs_own_threads_called_has_one_order(lm):
+    def slowly(system, user):
+        time.sleep(0.02 * (3 - int(user.split()[-1]) % 4))  # the later ones answer first
+        return by_text(system, user)
+
+    def in_parallel(program, review):
+        asked = [dspy.Example(review=f"{n}").with_inputs("review") for n in range(4)]
+        dspy.Parallel(num_threads=4, disable_progress_bar=True)([(program.even, one) for one in asked])
+
+    orders = []
+    for answer in (by_text, slowly):
+        lm.engine.answer = answer
+        board = evaluator(Asks(in_parallel), num_threads=1, keep_traces=True)
+        board.run([(BASE, 0)])
+        orders.append([step.inputs["review"] for step in board.runs(BASE)[0].trace])
+    assert orders[0] == orders[1]
+    assert sorted(orders[0]) == ["0", "0", "1", "2", "3"]
 
 
 def test_a_frozen_predictor_is_none_of_the_candidates(lm):

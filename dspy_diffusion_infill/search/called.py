@@ -20,6 +20,12 @@ class Calls(BaseCallback):
     def __init__(self) -> None:
         self._names, self._ids, self._asked = set[str](), set[str](), set[str]()
         self._known = True
+        self._threads = set[int]()
+
+    @property
+    def in_threads(self) -> bool:
+        """Whether LMs were called from several threads, whose order is chance."""
+        return len(self._threads) > 1
 
     @property
     def names(self) -> Called | None:
@@ -35,6 +41,7 @@ class Calls(BaseCallback):
 
     def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """An LM is called: by a predictor, or by a copy or code of the program, whatever that has read."""
+        self._threads.add(threading.get_ident())
         caller = ACTIVE_CALL_ID.get()
         if caller in self._ids:
             self._asked.add(caller)

@@ -6,12 +6,11 @@ import contextvars
 import functools
 import math
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import dspy
 
@@ -20,19 +19,11 @@ from dspy_diffusion_infill.search import failures
 from dspy_diffusion_infill.search.budget import Meter
 from dspy_diffusion_infill.search.called import Called, Calls
 from dspy_diffusion_infill.search.metrics import Metric
+from dspy_diffusion_infill.search.steps import Step, steps_of
 from dspy_diffusion_infill.search.variants import lm_for
 
 NO_PREDICTION = "The program returned no prediction."
 """As Refine does when every try failed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One call of one predictor while a program ran."""
-
-    predictor: str
-    inputs: dict[str, Any]
-    outputs: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +183,7 @@ class Runner:
                 return self._failed(error, number, where)
             if prediction is None:
                 return Run(failure=NO_PREDICTION)
-            trace = _steps(program) if keep_trace else None
+            trace = steps_of(program, calls) if keep_trace else None
             try:
                 verdict = self._metric(self._examples[number], prediction, where=where)
             except Unscored as reason:
@@ -227,17 +218,3 @@ def _apart(repeat: int, *heard_by: Calls) -> AbstractContextManager[None]:
 def _scored(score: float, called: Called | None) -> Run:
     """The same object for equal scores: a long search keeps very many."""
     return Run(score, called=called)
-
-
-def _steps(program: dspy.Module) -> tuple[Step, ...]:
-    """Copies that Refine and BestOfN run have the signatures of their originals, if not these themselves."""
-    predictors = program.named_predictors()
-    shared = Counter(id(predictor.signature) for _, predictor in predictors)
-    own = ((name, id(predictor.signature)) for name, predictor in predictors)
-    names = {signature: name for name, signature in own if shared[signature] == 1}
-    names |= {id(predictor): name for name, predictor in predictors}
-    called = (
-        (names.get(id(predictor)) or names.get(id(predictor.signature)), inputs, outputs)
-        for predictor, inputs, outputs in dspy.settings.trace
-    )
-    return tuple(Step(name, dict(inputs), dict(outputs.items())) for name, inputs, outputs in called if name)

@@ -10,7 +10,7 @@ import pydantic
 
 from dspy_diffusion_infill.prompts.program import signature_of
 from dspy_diffusion_infill.search.journal import is_faithful
-from dspy_diffusion_infill.search.running import Step
+from dspy_diffusion_infill.search.steps import Step
 
 
 class TraceRecords:
