@@ -27,6 +27,7 @@ from dspy.teleprompt import COPRO, GEPA, MIPROv2, Teleprompter
 
 from benchmarks.budget_bars import Row, bars, fewest_calls
 from benchmarks.cells import embedded, run_cells
+from benchmarks.checks import parsed
 from benchmarks.report import write_json
 from benchmarks.rewriter import rewriter_lm
 from benchmarks.tasks import RandomInfiller, cells_parser
@@ -189,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = cells_parser(__doc__)
     parser.add_argument("--parts", nargs="+", choices=("rules", "proposers"), default=["rules", "proposers"])
     parser.add_argument("--calls", type=int, nargs="+", default=list(CALLS))
-    given = parser.parse_args(arguments)
+    given = parsed(parser, arguments)
     started, rows = time.monotonic(), list[Row]()
     same = {"parts": given.parts, "caps": given.calls}
     for new in run_cells(_run_cell, held_out_schemes()[: given.schemes], given.seeds, **same):

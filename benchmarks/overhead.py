@@ -21,6 +21,7 @@ from pathlib import Path
 import dspy
 from dspy.signatures.signature import make_signature
 
+from benchmarks.checks import parsed
 from benchmarks.report import write_json
 from dspy_diffusion_infill import Budget, DiffusionInfill, SlidingWindow
 from dspy_diffusion_infill.prompts.canvas import Canvas, Denoising, Filling
@@ -156,7 +157,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=8)
     parser.add_argument("--log-dir", type=Path, help="keep a journal there")
     parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
+    given = parsed(parser, None)
     logging.getLogger("dspy").setLevel(logging.ERROR)
     started = time.monotonic()
     row = measure(given.candidates, given.examples, given.threads, given.log_dir)

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PrinterCallback, TrainerCallback, TrainingArguments
 
+from benchmarks.checks import parsed
 from benchmarks.report import write_json
 from dspy_diffusion_infill.engine.llada import CHAT
 from dspy_diffusion_infill.engine.vocabulary import Vocabulary
@@ -237,7 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--vocab-size", type=int, default=Sizes().vocab_size)
-    options = parser.parse_args(arguments)
+    options = parsed(parser, arguments)
     torch.set_num_threads(options.threads)
     started, rows = time.monotonic(), []
     print(f"{'':>4}{'tokens':>8}{'masked':>8}{'plain tok/s':>13}{'ours tok/s':>12}{'loss diff':>11}")

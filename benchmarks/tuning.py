@@ -140,15 +140,13 @@ def tuned(
 
 def _base(name: str, tuning: Tuning, seed: int) -> Teleprompter | None:
     if name == "copro":
-        writer = _writer(tuning)
-        return COPRO(prompt_model=writer, metric=tuning.metric, breadth=BREADTH, depth=DEPTH)
+        return COPRO(prompt_model=_writer(tuning), metric=tuning.metric, breadth=BREADTH, depth=DEPTH)
     if name == "gepa":
-        writer: Any = _writer(tuning)
-        return GEPA(metric=tuning.metric, reflection_lm=writer, auto=tuning.budget, seed=seed)
+        return GEPA(metric=tuning.metric, reflection_lm=_writer(tuning), auto=tuning.budget, seed=seed)
     return None
 
 
-def _writer(tuning: Tuning) -> dspy.BaseLM:
+def _writer(tuning: Tuning) -> Any:
     return tuning.proposer or dspy.settings.lm.copy(max_tokens=WRITING_TOKENS)
 
 

@@ -19,6 +19,7 @@ PURE = {
     "commands.texts",
     "errors",
     "engine.schedule",
+    "file_lock",
     "judges.constraint",
     "judges.expected",
     "judges.parse",

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dspy_diffusion_infill.errors import SettingsError
-from dspy_diffusion_infill.search.journal import lock_file
+from dspy_diffusion_infill.file_lock import lock_file
 
 PORTS = range(20_000, 30_000)
 LAST = 65_535

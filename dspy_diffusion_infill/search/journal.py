@@ -9,33 +9,19 @@ import contextlib
 import io
 import json
 import os
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from dspy_diffusion_infill.errors import SettingsError
+from dspy_diffusion_infill.file_lock import lock_file
 
 Place = tuple[str | int, ...]
 """What a record is about, e.g. ("valset", a digest of the candidate, 3)."""
 
 BATCH = 16
 """Lines between two waits for the disk: a crash of the machine may lose these, one of the process none."""
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def lock_file(file: IO[Any]) -> None:
-        """Keep a file for this process; `OSError` if another one has it."""
-        os.lseek(file.fileno(), 1 << 20, os.SEEK_SET)  # off the text, which others may read
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-else:
-    import fcntl
-
-    def lock_file(file: IO[Any]) -> None:
-        """Keep a file for this process; `OSError` if another one has it."""
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 class Journal:

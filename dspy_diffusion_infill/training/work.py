@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dspy_diffusion_infill.errors import SettingsError
-from dspy_diffusion_infill.search.journal import lock_file
+from dspy_diffusion_infill.file_lock import lock_file
 
 Record = dict[str, Any]
 """What a run is, by name; two runs with equal records come to equal ends."""

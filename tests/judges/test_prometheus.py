@@ -255,7 +255,9 @@ def test_the_score_alone_is_for_optimizers_that_bootstrap():
 
 
 def test_gepa_takes_a_judge_as_its_metric():
-    dspy.GEPA(metric_of("[RESULT] 1"), max_metric_calls=1, reflection_lm=rule_lm(lambda system, user: ""))
+    metric = metric_of("[RESULT] 1")
+    gepa = dspy.GEPA(metric, max_metric_calls=1, reflection_lm=rule_lm(lambda system, user: ""))
+    assert gepa.metric_fn is metric  # GEPA refuses one that does not take its five arguments
 
 
 def test_an_instruction_s_field_needs_no_inputs():
