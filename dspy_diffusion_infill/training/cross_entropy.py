@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_AT_A_TIME = 2**21
+_AT_A_TIME = 2**20
 """Logits that are worked on together: what a processor's cache holds."""
 
 
@@ -20,8 +20,8 @@ def cross_entropies(logits: Tensor, targets: Tensor) -> Tensor:
     fifth of the time of a head of 32,768 tokens (docs/log.md).
 
     Args:
-        logits: Of any floating type, [rows, vocabulary]. Overwritten in the backward pass, which can be made
-            once; nothing else may need them by then.
+        logits: Of any floating type, [rows, vocabulary]. Overwritten where they need a gradient, which can be
+            made once; nothing else may need them.
         targets: Token ids, [rows].
 
     Returns:
@@ -33,25 +33,24 @@ def cross_entropies(logits: Tensor, targets: Tensor) -> Tensor:
 class _CrossEntropies(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        totals, found = torch.empty_like(targets, dtype=torch.float32), []
+        losses = torch.empty_like(targets, dtype=torch.float32)
         for rows in _chunks(logits):
-            values = logits[rows].float()
-            totals[rows] = values.logsumexp(1)
-            found.append(totals[rows] - values.gather(1, targets[rows, None]).squeeze(1))
-        ctx.save_for_backward(logits, targets, totals)
-        return torch.cat(found) if found else totals
+            chunk, wanted = logits[rows], targets[rows, None]
+            values = chunk.float()  # the chunk itself, if it is float32
+            largest, own = values.amax(1, keepdim=True), values.gather(1, wanted)
+            odds = values.softmax(1)
+            # Its own probability would be 0 where it is very unlikely; the largest never is.
+            losses[rows] = (largest - odds.amax(1, keepdim=True).log() - own).squeeze(1)
+            if ctx.needs_input_grad[0]:
+                chunk.copy_(odds.scatter_add_(1, wanted, -torch.ones_like(own)))
+        ctx.save_for_backward(logits)
+        return losses
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        logits, targets, totals = ctx.saved_tensors
-        for rows in _chunks(logits):
-            chunk = logits[rows]
-            values = chunk.float()  # the chunk itself, if it is float32
-            values.sub_(totals[rows, None]).exp_()
-            values.scatter_add_(1, targets[rows, None], -torch.ones_like(grad[rows, None]))
-            chunk.copy_(values.mul_(grad[rows, None]))
-        return logits, None
+        (gradient,) = ctx.saved_tensors
+        return gradient.mul_(grad[:, None]), None
 
 
 def _chunks(logits: Tensor) -> Iterator[slice]:

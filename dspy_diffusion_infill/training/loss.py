@@ -67,10 +67,7 @@ def _losses_for_logits(head: nn.Module, read: Tensor, targets: Tensor) -> Iterat
         size = max(1, MAX_LOGITS // cast(Tensor, head.weight).shape[0])
         if len(rows) <= size:
             return _losses(logits_of, rows, targets)
-        chunks = zip(rows.split(size), targets.split(size), strict=True)
-        return torch.cat(  # logits of a chunk are made again for its gradient, so that no two chunks are held
-            [cast(Tensor, checkpoint(_losses, logits_of, *chunk, use_reentrant=False)) for chunk in chunks]
-        )
+        return torch.cat(list(_in_chunks(logits_of, rows, targets, size)))
 
     head.forward = losses
     try:
@@ -79,6 +76,17 @@ def _losses_for_logits(head: nn.Module, read: Tensor, targets: Tensor) -> Iterat
         del head.forward
         if own is not None:
             head.forward = own
+
+
+def _in_chunks(logits_of: Any, rows: Tensor, targets: Tensor, size: int) -> Iterator[Tensor]:
+    """The losses, holding the logits of one chunk alone: those of others are made again for their gradient.
+
+    The last chunk's gradient comes first, so that its logits need not be made again: it is a whole one.
+    """
+    again = len(rows) - size
+    for chunk in zip(rows[:again].split(size), targets[:again].split(size), strict=True):
+        yield cast(Tensor, checkpoint(_losses, logits_of, *chunk, use_reentrant=False))
+    yield _losses(logits_of, rows[again:], targets[again:])
 
 
 def _losses(logits_of: Any, hidden: Tensor, targets: Tensor) -> Tensor:

@@ -92,13 +92,31 @@ def test_a_shifted_model_is_read_one_place_to_the_left():
 @pytest.mark.parametrize("shift", [0, 1])
 def test_losses_in_chunks_have_the_same_values_and_gradients(monkeypatch: pytest.MonkeyPatch, shift: int):
     model = network("llama")
-    losses(model, [EXAMPLES], shift).sum().backward()
+    wanted = losses(model, [EXAMPLES], shift)
+    wanted.sum().backward()
     whole = {name: value.grad.clone() for name, value in model.named_parameters()}
     model.zero_grad()
     monkeypatch.setattr(loss, "MAX_LOGITS", 20)  # two masked tokens at a time, of five
-    losses(model, [EXAMPLES], shift).sum().backward()
+    found = losses(model, [EXAMPLES], shift)
+    torch.testing.assert_close(found, wanted)
+    found.sum().backward()
     for name, value in model.named_parameters():
         torch.testing.assert_close(value.grad, whole[name], atol=1e-5, rtol=1e-4)
+
+
+def test_logits_of_all_chunks_but_the_last_are_made_again(monkeypatch: pytest.MonkeyPatch):
+    sizes, made = list[int](), loss._losses
+
+    def counted(logits_of, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(targets))
+        return made(logits_of, hidden, targets)
+
+    monkeypatch.setattr(loss, "_losses", counted)
+    monkeypatch.setattr(loss, "MAX_LOGITS", 20)  # two masked tokens at a time, of five
+    total = losses(network("llama"), [EXAMPLES], 0).sum()
+    assert sizes == [2, 1, 2]
+    total.backward()
+    assert sizes == [2, 1, 2, 1, 2]
 
 
 def test_the_head_is_left_as_it_was_also_after_an_error(monkeypatch: pytest.MonkeyPatch):
