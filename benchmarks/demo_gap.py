@@ -6,20 +6,23 @@ The embedded model is task LM and infiller. A cell is a scheme, a seed and a dom
 compiled on 16 examples of the domain and scored on 200 other sentences, beside four controls: the oracle
 (written by hand), the training instruction nearest to it, compiling on shuffled labels, and windows filled by
 random tokens with the same search and budget. Reported a domain: the mean gain over the vague instruction of
-what infilling wrote, each cell clipped at the oracle's own gain, over the mean gain of the oracle.
+what infilling wrote, each cell clipped at the oracle's own gain, over the mean gain of the oracle; of
+accuracy, and of agreement beyond chance, which an instruction that only names the labels does not gain.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from random import Random
 from statistics import mean
+from typing import Literal
 
 import dspy
 
 from benchmarks.cells import embedded, run_cells
+from benchmarks.chance import kappa
 from benchmarks.checks import parsed
 from benchmarks.report import write_json
 from benchmarks.tasks import (
@@ -30,7 +33,7 @@ from benchmarks.tasks import (
     real_reviews,
     real_sentences,
 )
-from dspy_diffusion_infill.demo import infill, score, split, written_reviews
+from dspy_diffusion_infill.demo import infill, ratings, split, written_reviews
 from dspy_diffusion_infill.prompts.canvas import Infiller
 from dspy_diffusion_infill.prompts.program import instructions_of
 from dspy_diffusion_infill.training.schemes import (
@@ -41,18 +44,22 @@ from dspy_diffusion_infill.training.schemes import (
     nearest_training_instruction,
 )
 
+Measure = Literal["scores", "kappas"]
 METHODS = ("vague", "infilled", "oracle", "nearest", "shuffled", "random")
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One scheme, seed and domain: instructions and their scores by method."""
+    """One scheme, seed and domain: instructions by method, and what they are worth."""
 
     domain: str
     scheme: str
     seed: int
-    scores: dict[str, float]
     instructions: dict[str, str]
+    scores: dict[str, float]
+    """Share of right answers."""
+    kappas: dict[str, float]
+    """The same beyond chance, as `kappa`."""
     seconds: float
 
     @property
@@ -78,8 +85,18 @@ def run_cell(domain: Domain, scheme: Scheme, seed: int, infiller: Infiller, rand
         "shuffled": compiled(shuffled(shots, seed), infiller),
         "random": compiled(shots, random),
     }
-    scores = {method: score(text, scored) for method, text in instructions.items()}
-    return Cell(domain.name, scheme.name, seed, scores, instructions, time.monotonic() - started)
+    cell = measured(Cell(domain.name, scheme.name, seed, instructions, {}, {}, 0.0), scored)
+    return replace(cell, seconds=time.monotonic() - started)
+
+
+def measured(cell: Cell, examples: Sequence[dspy.Example]) -> Cell:
+    """The cell with what its instructions are worth, answered by the LM in force."""
+    labels, scores, kappas = [example.rating for example in examples], {}, {}
+    for method, text in cell.instructions.items():
+        found = ratings(text, examples)
+        scores[method] = mean(one == label for one, label in zip(found, labels, strict=True))
+        kappas[method] = kappa(found, labels)
+    return replace(cell, scores=scores, kappas=kappas)
 
 
 def shuffled(examples: Sequence[dspy.Example], seed: int) -> list[dspy.Example]:
@@ -89,14 +106,15 @@ def shuffled(examples: Sequence[dspy.Example], seed: int) -> list[dspy.Example]:
     return [example.copy(rating=label) for example, label in zip(examples, labels, strict=True)]
 
 
-def gap_closed(cells: Sequence[Cell], method: str = "infilled") -> float | None:
+def gap_closed(cells: Sequence[Cell], method: str = "infilled", of: Measure = "scores") -> float | None:
     """Ratio of mean gains: of the method, clipped in each cell at the oracle's, over the oracle's.
 
     Clipped, a method that beats the oracle in one cell makes up for no other, and none closes more than 1.
     None where the oracle gains nothing.
     """
-    gap = mean(cell.scores["oracle"] - cell.scores["vague"] for cell in cells)
-    gains = [min(cell.scores[method], cell.scores["oracle"]) - cell.scores["vague"] for cell in cells]
+    found: list[dict[str, float]] = [getattr(cell, of) for cell in cells]
+    gap = mean(one["oracle"] - one["vague"] for one in found)
+    gains = [min(one[method], one["oracle"]) - one["vague"] for one in found]
     return mean(gains) / gap if gap > 0 else None
 
 
@@ -107,16 +125,23 @@ def summarize(cells: Sequence[Cell], show: Callable[[str], None]) -> None:
         own = [cell for cell in cells if cell.domain == domain]
         means = "".join(f"{mean(cell.scores[method] for cell in own):>10.3f}" for method in METHODS)
         gaps = "".join(_shown(gap_closed(own, method)) for method in METHODS)
-        show(f"{domain:<12}{means}\n{'  gap':<12}{gaps}")
+        beyond = "".join(_shown(gap_closed(own, method, "kappas")) for method in METHODS)
+        show(f"{domain:<12}{means}\n{'  gap':<12}{gaps}\n{'  by kappa':<12}{beyond}")
 
 
 def bars(cells: Sequence[Cell]) -> dict[str, float]:
-    """The gap that infilling closed on sentences of each kind, and what the oracle scores on real ones."""
+    """The gap that infilling closed on sentences of each kind, and what the oracle scores on real ones.
+
+    By kappa, also that of shuffled labels.
+    """
     found: dict[str, float] = {}
     for domain in dict.fromkeys(cell.domain for cell in cells):
         own = [cell for cell in cells if cell.domain == domain]
         if (gap := gap_closed(own)) is not None:
-            found[_bar(domain)] = gap
+            found[_bar("gap_closed", domain)] = gap
+        for method, name in (("infilled", "kappa_closed"), ("shuffled", "shuffled_kappa_closed")):
+            if (gap := gap_closed(own, method, "kappas")) is not None:
+                found[_bar(name, domain)] = gap
         if domain == "sst":
             found["oracle_sst"] = mean(cell.scores["oracle"] for cell in own)
     return found
@@ -155,8 +180,8 @@ def _shown(gap: float | None) -> str:
     return f"{'-':>10}" if gap is None else f"{gap:>10.2f}"
 
 
-def _bar(domain: str) -> str:
-    return "gap_closed" if domain == "written" else f"gap_closed_{domain}"
+def _bar(name: str, domain: str) -> str:
+    return name if domain == "written" else f"{name}_{domain}"
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ labels and without examples, random tokens, the nearest training instruction. No
 a variant.
 
 Reported a variant: the gap between the vague and the hand-written instruction that it closed, as in
-`benchmarks.demo_gap`; perplexities of held-out prompts and responses; the share of stop tokens where a masked
-instruction is guessed at once; and all of these along the refinement. Everything done is kept in the work
-folder, and a run that was cut short goes on from there; a folder of another task LM, plan or data is refused.
+`benchmarks.demo_gap`, of accuracy and of agreement beyond chance; perplexities of held-out prompts and
+responses; the share of stop tokens where a masked instruction is guessed at once; and all of these along the
+refinement. Everything done is kept in the work folder, and a run that was cut short goes on from there; a
+folder of another task LM, plan or data is refused.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ import dspy
 import torch
 
 from benchmarks.checks import parsed
-from benchmarks.demo_gap import Cell, shuffled
+from benchmarks.demo_gap import Cell, measured, shuffled
 from benchmarks.report import write_json
 from benchmarks.tasks import RandomInfiller, WithoutExamples, generated_reviews
 from benchmarks.unlock_models import Models, Plan, conversations, stop_share
@@ -97,8 +98,8 @@ class Scores:
             texts["shuffled"] = written(shuffled(shots, seed), seed, fillers["fsro"])
             texts["no_examples"] = written(shots, seed, WithoutExamples(fillers["fsro"]))
             texts |= {name: written(shots, seed, filler) for name, filler in fillers.items()}
-            scores = {name: score(text, scored) for name, text in texts.items()}
-        return Cell("generated", scheme.name, seed, scores, texts, time.monotonic() - started)
+            cell = measured(Cell("generated", scheme.name, seed, texts, {}, {}, 0.0), scored)
+        return replace(cell, seconds=time.monotonic() - started)
 
     def infiller(self, variant: str, seed: int) -> DiffusionInfiller:
         """A variant as an infiller."""

@@ -10,10 +10,11 @@ from statistics import mean
 from typing import Any
 
 from benchmarks.clusters import interval
-from benchmarks.demo_gap import Cell, gap_closed
+from benchmarks.demo_gap import Cell, Measure, gap_closed
 
 ENDS = ("none", "vague", "oracle")
 """What gaps are measured between, and no instruction at all."""
+MEASURES: dict[Measure, str] = {"scores": "accuracy", "kappas": "kappa"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +32,10 @@ class Seed:
 
 def bars(cells: Sequence[Cell]) -> dict[str, float]:
     """The gap that each variant and control closed, as `gap_closed`; none where the oracle gains nothing."""
-    gaps = {name: gap_closed(cells, name) for name in cells[0].scores if name not in ENDS}
-    return {f"{name}_gap_closed": gap for name, gap in gaps.items() if gap is not None}
+    methods = [name for name in cells[0].scores if name not in ENDS]
+    gaps = {f"{name}_gap_closed": gap_closed(cells, name) for name in methods}
+    gaps |= {f"{name}_kappa_closed": gap_closed(cells, name, "kappas") for name in methods}
+    return {name: gap for name, gap in gaps.items() if gap is not None}
 
 
 def tables(cells: Sequence[Cell], seeds: Sequence[Seed]) -> Iterator[str]:
@@ -40,21 +43,27 @@ def tables(cells: Sequence[Cell], seeds: Sequence[Seed]) -> Iterator[str]:
 
     Intervals are over schemes: all cells of a drawn one come along.
     """
-    yield f"{'instruction':<14}{'accuracy':>10}{'gap closed':>12}   95 % over schemes"
-    found = bars(cells)
+    shown = "".join(f"{title:>10}{'gap closed':>12}{'95 %':>15}" for title in MEASURES.values())
+    yield f"{'instruction':<14}{shown}"
     for name in cells[0].scores:
-        accuracy = mean(cell.scores[name] for cell in cells)
-        line = f"{name:<14}{accuracy:>10.3f}"
-        if (gap := found.get(f"{name}_gap_closed")) is not None:
-            found_in = interval(((cell.scheme, cell) for cell in cells), partial(gap_closed, method=name))
-            line += f"{gap:>12.2f}" + ("" if found_in is None else "   [{:.2f}, {:.2f}]".format(*found_in))
-        yield line
+        yield f"{name:<14}" + "".join(_measured(cells, name, of) for of in MEASURES).rstrip()
     for part in ("own", "losses"):
         columns = list(getattr(seeds[0], part)["public"])
         yield f"\n{'variant':<10}" + "".join(f"{name:>22}" for name in columns)
         for name in seeds[0].own:
             means = (mean(getattr(seed, part)[name][column] for seed in seeds) for column in columns)
             yield f"{name:<10}" + "".join(f"{value:>22.3f}" for value in means)
+
+
+def _measured(cells: Sequence[Cell], name: str, of: Measure) -> str:
+    """What an instruction is worth, the gap it closed, and where that lies."""
+    shown = f"{mean(getattr(cell, of)[name] for cell in cells):>10.3f}"
+    gap = None if name in ENDS else gap_closed(cells, name, of)
+    if gap is None:
+        return shown + " " * 27
+    found_in = interval(((cell.scheme, cell) for cell in cells), partial(gap_closed, method=name, of=of))
+    within = "" if found_in is None else "[{:.2f}, {:.2f}]".format(*found_in)
+    return f"{shown}{gap:>12.2f}{within:>15}"
 
 
 def draw(path: Path, cells: Sequence[Cell], seeds: Sequence[Seed]) -> None:

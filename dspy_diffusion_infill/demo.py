@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from random import Random
+from statistics import fmean
 from typing import Any
 
 import dspy
@@ -161,6 +162,12 @@ def exact(example: dspy.Example, prediction: dspy.Prediction, trace: object = No
 
 def score(instructions: str, examples: Sequence[dspy.Example]) -> float:
     """Share of right answers of the program with these instructions, in [0, 1]."""
+    found = ratings(instructions, examples)
+    return fmean(one == example.rating for one, example in zip(found, examples, strict=True))
+
+
+def ratings(instructions: str, examples: Sequence[dspy.Example]) -> list[str]:
+    """What the program answers with these instructions; nothing where it failed."""
     program = with_instructions(vague_program(), {"self": instructions})
     evaluate = dspy.Evaluate(devset=list(examples), metric=exact, num_threads=32, display_progress=False)
-    return evaluate(program).score / 100
+    return [(prediction.get("rating") or "").strip() for _, prediction, _ in evaluate(program).results]

@@ -6,11 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from types import SimpleNamespace
+from typing import Any
 
 import dspy
 import pytest
 
 from benchmarks import report
+from benchmarks.chance import kappa
 from benchmarks.demo_gap import METHODS, Cell, bars, gap_closed, shuffled, summarize
 from benchmarks.report import write_json
 from benchmarks.tasks import RandomInfiller, generated_reviews
@@ -20,6 +22,7 @@ from dspy_diffusion_infill.demo import (
     NUM_SCORED,
     NUM_SHOTS,
     exact,
+    ratings,
     score,
     split,
     task_lm,
@@ -98,7 +101,9 @@ def test_an_answer_is_right_to_the_letter_or_wrong():
 
 
 def cell(vague: float, infilled: float, oracle: float) -> Cell:
-    return Cell("written", "s", 0, {"vague": vague, "infilled": infilled, "oracle": oracle}, {}, 0.0)
+    scores = {"vague": vague, "infilled": infilled, "oracle": oracle, "shuffled": vague}
+    kappas = {name: value / 2 for name, value in scores.items()}
+    return Cell("written", "s", 0, {}, scores, kappas, 0.0)
 
 
 def test_the_gap_is_a_ratio_of_mean_gains_clipped_at_the_oracle():
@@ -111,15 +116,42 @@ def test_an_oracle_that_gains_nothing_leaves_no_gap_and_no_bar():
     assert gap_closed([cell(0.5, 0.75, 0.5)]) is None
     assert bars([cell(0.5, 0.75, 0.5)]) == {}
     shown = []
-    flat = replace(cell(0.5, 0.75, 0.5), scores=dict.fromkeys(METHODS, 0.5))
+    flat = replace(
+        cell(0.5, 0.75, 0.5), scores=dict.fromkeys(METHODS, 0.5), kappas=dict.fromkeys(METHODS, 0.5)
+    )
     summarize([flat], shown.append)
     assert shown[1].splitlines()[1].split() == ["gap", *"-" * len(METHODS)]
+    assert shown[1].splitlines()[2].split() == ["by", "kappa", *"-" * len(METHODS)]
     sst = replace(cell(0.2, 0.3, 0.4), domain="sst")
     assert bars([cell(0.2, 0.3, 0.4), sst]) == {
         "gap_closed": pytest.approx(0.5),
         "gap_closed_sst": pytest.approx(0.5),
+        "kappa_closed": pytest.approx(0.5),
+        "kappa_closed_sst": pytest.approx(0.5),
+        "shuffled_kappa_closed": 0.0,
+        "shuffled_kappa_closed_sst": 0.0,
         "oracle_sst": 0.4,
     }
+
+
+def test_naming_the_labels_is_worth_nothing_beyond_chance():
+    """By hand: 4 of 8 agree, and in any other order (4 * 2 + 4 * 2 + 0 * 4) / 8 = 2 would."""
+    labels = ["a", "a", "b", "b", "c", "c", "c", "c"]
+    answers = ["a", "a", "b", "b", "a", "a", "b", "b"]
+    assert kappa(answers, labels) == pytest.approx((4 - 2) / (8 - 2))
+    assert kappa(labels, labels) == 1.0
+    assert kappa(["a"] * 8, labels) == kappa(["?"] * 8, labels) == 0.0
+    assert kappa(["b", "b", "a", "a", *"aabb"], labels) < 0.0
+    assert kappa(["a"], ["a"]) == 0.0
+
+
+def test_a_failed_run_answers_nothing():
+    class Failing(dspy.BaseLM):
+        def forward(self, *_: Any, **__: Any):
+            raise ValueError("no answer")
+
+    with dspy.context(lm=Failing("failing")):
+        assert ratings("Rate.", [dspy.Example(review="x", rating="1").with_inputs("review")]) == [""]
 
 
 def test_shuffling_keeps_the_labels_and_breaks_the_pairs():

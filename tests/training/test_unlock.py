@@ -142,13 +142,19 @@ def test_the_control_without_examples_shows_none():
 
 def test_gaps_are_those_of_the_demo_with_an_interval_over_schemes():
     scores = dict.fromkeys((*CONTROLS, *VARIANTS), 0.2) | {"vague": 0.0, "oracle": 0.8, "fsro": 0.6}
-    cell = Cell("generated", "1..5", 0, scores, {}, 1.0)
+    kappas = scores | {"vague": 0.2}
+    cell = Cell("generated", "1..5", 0, {}, scores, kappas, 1.0)
     cells = [cell, replace(cell, scheme="a..e", scores=scores | {"fsro": 1.0})]
     found = bars(cells)
     assert found["fsro_gap_closed"] == pytest.approx(0.875)  # (.6 + .8, clipped at the oracle) over 1.6
     assert found["ro_gap_closed"] == found["shuffled_gap_closed"] == pytest.approx(0.25)
     lines = {line.split()[0]: line for line in islice(tables(cells, [SEED]), 1 + len(scores))}
-    assert lines["fsro"].endswith(" 0.87   [0.75, 1.00]")
+    assert lines["fsro"].split()[1:5] == ["0.800", "0.87", "[0.75,", "1.00]"]
+    assert lines["fsro"].split()[5:] == ["0.600", "0.67", "[0.67,", "0.67]"]
+    assert lines["oracle"].split()[1:] == ["0.800", "0.800"]
     alone = {line.split()[0]: line for line in islice(tables(cells[:1], [SEED]), 1 + len(scores))}
-    assert alone["fsro"].endswith(" 0.75")
-    assert bars([replace(cell, scores=scores | {"oracle": 0.0})]) == {}
+    assert alone["fsro"].split()[1:] == ["0.600", "0.75", "0.600", "0.67"]
+    assert found["fsro_kappa_closed"] == pytest.approx(2 / 3)  # .4 of .6
+    assert found["shuffled_kappa_closed"] == 0.0
+    nothing = scores | {"oracle": 0.0}
+    assert bars([replace(cell, scores=nothing, kappas=nothing)]) == {}
