@@ -4,12 +4,13 @@
 
 One common start learns unpaired sentences and instructions with full masking, as LLaDA's pretraining does.
 From it `public` learns to answer with masks on responses only, the stand-in for a public checkpoint. From
-`public`, with equal numbers of updates, once a seed: `ro` (more of the same), `fs` (full sequences), and
-`fsro` (full sequences, then responses); with `--mix`, half an hour more, also `mix` (each row masked one way
-or the other). Each writes the vague instruction of held-out rating schemes anew from 16 examples; what it
-wrote is answered by one fixed task LM (the embedded model), and by itself. Controls: `fsro` on shuffled
-labels and without examples, random tokens, the nearest training instruction. Nothing is tuned for or against
-a variant.
+`public`, with equal numbers of updates and the same learning rates, once a seed: `ro` (more of the same),
+`fs` (full sequences), and `fsro` (full sequences, then, gently, responses); with `--mix`, half an hour more,
+also `mix` (each row masked one way or the other). Each writes the vague instruction of held-out rating
+schemes anew from 16 examples; what it wrote is answered by one fixed task LM (the embedded model), and by
+itself. Controls: `fsro` on shuffled labels and without examples, random tokens, the nearest training
+instruction. One setting is tuned, for `fsro`, on held-out schemes that are not reported: the learning rate of
+every variant's last third.
 
 Reported a variant: the gap between the vague and the hand-written instruction that it closed, as in
 `benchmarks.demo_gap`, of accuracy and of agreement beyond chance; perplexities of held-out prompts and

@@ -60,6 +60,12 @@ def test_variants_take_equally_many_updates_from_one_parent():
             assert stage.objectives == OBJECTIVES[path[end - 1]]
 
 
+def test_the_last_third_of_every_variant_is_gentle():
+    for path in (path for path in VARIANTS.values() if len(path) == 3):
+        stages = [stage for end in (2, 3) for stage in SHORT.stages(path[:end])]
+        assert [(stage.learning_rate, stage.decay) for stage in stages] == [(8e-4, False), (2e-4, True)]
+
+
 def test_the_mix_is_made_where_it_is_asked_for():
     assert set(VARIANTS) - set(Plan().variants) == {"mix"}
 
