@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dspy_diffusion_infill.errors import SettingsError
+from dspy_diffusion_infill.search.extremes import Extremes
 from dspy_diffusion_infill.search.selection import Selection, select
 
 FAILED = -1.0
@@ -17,35 +18,39 @@ class Table:
     def __init__(self, rows, budget=10_000, floor=0.0):
         self.rows, self.budget, self.calls, self.floor = rows, budget, 0, floor
         self.examples = range(len(rows[0]))
-        self.seen = [{} for _ in rows]
-        self.seen[0] = dict(enumerate(rows[0]))
+        self.found = [{} for _ in rows]
+        self.found[0] = dict(enumerate(rows[0]))
 
     def put_hard_examples_first(self):
         """By a column's mean of what was seen."""
-        columns = [[scores[n] for scores in self.seen if n in scores] for n in range(len(self.examples))]
+        columns = [[scores[n] for scores in self.found if n in scores] for n in range(len(self.examples))]
         self.examples = sorted(self.examples, key=lambda n: sum(columns[n]) / len(columns[n]))
 
     def run(self, pairs):
         for candidate, example in pairs:
-            if example not in self.seen[candidate]:
+            if example not in self.found[candidate]:
                 if self.calls == self.budget:
                     return False
                 self.calls += 1
-                self.seen[candidate][example] = self.rows[candidate][example]
+                self.found[candidate][example] = self.rows[candidate][example]
         return True
 
     def missing(self, candidate):
-        return [n for n in self.examples if n not in self.seen[candidate]]
+        return [n for n in self.examples if n not in self.found[candidate]]
 
     def total(self, candidate):
-        return sum(self.seen[candidate].values())
+        return sum(self.found[candidate].values())
 
     def num_failed(self, candidate, beside):
-        failed = [n for n in self.seen[candidate] if self.rows[candidate][n] == FAILED]
+        failed = [n for n in self.found[candidate] if self.rows[candidate][n] == FAILED]
         return sum(self.rows[beside][n] != FAILED for n in failed)
 
-    def highest(self):
-        return max(score for scores in self.seen for score in scores.values())
+    @property
+    def seen(self):
+        extremes = Extremes(floor=0.0)
+        for score in (score for scores in self.found for score in scores.values()):
+            extremes.add(score)
+        return extremes
 
     def noise(self, before, after):
         return self.floor
@@ -107,6 +112,48 @@ def test_examples_that_most_lost_on_come_first():
     table = Table([incumbent, winner, hopeless, hopeless])
     assert table.select("race") == 1
     assert table.calls == 8 + 2 * 4
+
+
+class Batched(Table):
+    """Remembers how many runs it was asked for at once."""
+
+    def __init__(self, rows):
+        super().__init__(rows)
+        self.batches = []
+
+    def run(self, pairs):
+        before, done = self.calls, super().run(pairs)
+        self.batches.append(self.calls - before)
+        return done
+
+
+def test_the_most_promising_stops_where_it_is_lost():
+    """Right where the incumbent failed, it is wrong on the next three; the other one wins."""
+    incumbent = [1.0] * 9 + [0.0] * 3
+    promising, winner = [1.0] + [0.0] * 8 + [1.0] * 3, [1.0] * 9 + [0.0] + [1.0] * 2
+    table = Batched([incumbent, promising, winner])
+    assert table.select("race") == 2
+    assert table.batches == [2 * 4, 3, 2, 2, 2, 2]  # with a margin of 2, a run on 1 example decides nothing
+
+
+def test_no_candidate_runs_on_more_examples_than_its_failures_decide():
+    """One failure in the first block; two more are out, wherever they lie, and run at once."""
+    table = Batched([[1.0] * 13 + [0.0] * 3, [0.0] * 13 + [1.0] * 3])
+    assert table.select("race") == 0
+    assert table.batches == [4, 2]
+
+
+def test_without_a_highest_score_the_first_runs_to_the_end_at_once():
+    table = Batched([[0.0] * 40, [1.0] * 40])
+    assert table.select("full") == 1
+    assert table.batches == [4, 36]
+
+
+def test_a_metric_whose_highest_score_is_0_is_raced_too():
+    """Losses: the second is out after the first block, where it lost as much as the first in all."""
+    table = Table([[-0.25] * 8, [-0.5] * 8, [-0.1] * 8])
+    assert table.select("race", max_score=0.0) == 2
+    assert table.calls == 4 + 8
 
 
 def test_a_candidate_that_failed_three_times_in_the_first_block_is_dropped():

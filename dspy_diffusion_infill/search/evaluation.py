@@ -182,10 +182,6 @@ class Evaluator:
     def _failed(self, candidate: Candidate) -> set[int]:
         return {example for example, run in self.runs(candidate).items() if run.failure is not None}
 
-    def highest(self) -> float:
-        """The highest score seen."""
-        return self.seen.highest
-
     def runs(self, candidate: Candidate) -> dict[int, Run]:
         """The candidate's runs on the examples that count, by example."""
         found = self._runs.get(key(candidate), {})

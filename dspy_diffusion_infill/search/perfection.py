@@ -35,7 +35,7 @@ class Perfection:
             return False
         if board.seen.are_one and not self._asked:
             self._ask()
-        return selection.set_metric is not None or board.highest() <= selection.max_score
+        return selection.set_metric is not None or board.seen.highest <= selection.max_score
 
     def _ask(self) -> None:
         """Score the reference outputs of one example, if the metric takes them for a prediction."""

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 from dspy_diffusion_infill.checks import check_finite, check_whole
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.prompts.candidates import Candidate
+from dspy_diffusion_infill.search.extremes import Extremes
 
 SetMetric = Callable[[list[Any], list[float]], float]
 """(examples, what the metric returned for each) -> one score for them all, higher is better."""
@@ -20,7 +21,7 @@ SetMetric = Callable[[list[Any], list[float]], float]
 BLOCK = 4
 """Examples that all candidates run on before the first look at a race."""
 WIDTH = 8
-"""Runs between two later looks, or one a candidate: one for each of DSPy's threads."""
+"""Runs between two looks at several candidates, or one a candidate: one for each of DSPy's threads."""
 MAX_FAILURES = 3
 """Failures in the first block that drop a candidate."""
 TOLERANCE = 1e-9
@@ -123,8 +124,9 @@ class Board(Protocol):
         """How many of the candidate's runs failed by its own fault, and did not of another beside it."""
         ...
 
-    def highest(self) -> float:
-        """The highest score that any candidate ever had on an example."""
+    @property
+    def seen(self) -> Extremes:
+        """The lowest and the highest score that any candidate ever had on an example."""
         ...
 
     def noise(self, before: Candidate, after: Candidate) -> float:
@@ -160,23 +162,37 @@ class _Race:
         self.broken = set[int]()
 
     def run(self) -> None:
-        """All run the first block; the most promising runs to the end; the others follow bit by bit."""
+        """All run the first block; the most promising goes on while it may win; then the others."""
         self.board.put_hard_examples_first()
         if not self._advance({n: BLOCK - self._num_scored(n) for n in self._hopeful()}):
             return
         if self.selection.races:
             self.broken = {n for n in self._hopeful() if self._num_failed(n) >= MAX_FAILURES}
         promising = max(self._hopeful(), key=self._total, default=None)
-        if promising is None or not self._advance({promising: self._left(promising)}):
-            return
+        while promising in self._hopeful():
+            if not self._step([promising]):
+                return
         while runners := self._hopeful():
-            self.board.put_hard_examples_first()
-            if not self._advance(dict.fromkeys(runners, max(1, WIDTH // len(runners)))):
+            if not self._step(runners):
                 return
 
     def leader(self) -> Candidate:
         """The best of those scored in full; the earlier one on a tie."""
         return self.field[self._leader()]
+
+    def _step(self, runners: Sequence[int]) -> bool:
+        """Score runners on more examples, no more of them than may be needed to drop one."""
+        self.board.put_hard_examples_first()
+        together = max(1, WIDTH // len(runners))  # the lead may change hands, and drop the others sooner
+        most = {n: self._enough(n) for n in runners}
+        return self._advance(most if len(runners) == 1 else {n: min(together, most[n]) for n in runners})
+
+    def _enough(self, n: int) -> int:
+        """The fewest examples that may drop a runner: all left, if none can."""
+        spread = self._max_score() - self.board.seen.lowest
+        if not 0 < spread < math.inf:
+            return self._left(n)
+        return max(1, math.ceil((self._margin(n) - TOLERANCE) / spread))
 
     def _advance(self, steps: Mapping[int, int]) -> bool:
         """Score each runner on so many examples more."""
@@ -193,17 +209,15 @@ class _Race:
     def _hopeful(self) -> list[int]:
         """Those neither broken nor yet scored in full that could still take the lead."""
         leader = self._leader()
-        bar = self._total(leader)
+        runners = (n for n in range(1, len(self.field)) if n not in self.broken and self._left(n))
+        return [n for n in runners if self._margin(n) > (-TOLERANCE if n < leader else TOLERANCE)]
 
-        def could_lead(n: int, left: int) -> bool:
-            margin = self._total(n) + self._max_score() * left - bar
-            return margin > TOLERANCE or (n < leader and margin > -TOLERANCE)
-
-        runners = [n for n in range(1, len(self.field)) if n not in self.broken]
-        return [n for n in runners if (left := self._left(n)) and could_lead(n, left)]
+    def _margin(self, n: int) -> float:
+        """What a runner that has the highest score on all examples left is ahead of the leader."""
+        return self._total(n) + self._max_score() * self._left(n) - self._total(self._leader())
 
     def _max_score(self) -> float:
-        bounded = self.selection.races and self.board.highest() <= self.selection.max_score
+        bounded = self.selection.races and self.board.seen.highest <= self.selection.max_score
         return self.selection.max_score if bounded else float("inf")
 
     def _left(self, n: int) -> int:
