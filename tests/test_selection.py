@@ -133,7 +133,7 @@ def test_the_most_promising_stops_where_it_is_lost():
     promising, winner = [1.0] + [0.0] * 8 + [1.0] * 3, [1.0] * 9 + [0.0] + [1.0] * 2
     table = Batched([incumbent, promising, winner])
     assert table.select("race") == 2
-    assert table.batches == [2 * 4, 3, 2, 2, 2, 2]  # with a margin of 2, a run on 1 example decides nothing
+    assert table.batches == [2 * 4, 3 + 2, 2, 2, 2]  # with a margin of 2, a run on 1 example decides nothing
 
 
 def test_no_candidate_runs_on_more_examples_than_its_failures_decide():
@@ -143,6 +143,15 @@ def test_no_candidate_runs_on_more_examples_than_its_failures_decide():
     assert table.batches == [4, 2]
 
 
+def test_the_most_promising_goes_first_and_others_take_the_threads_left():
+    """All are right on the first four; what was there, on six of ten. The second one wins."""
+    incumbent, losers = [0.0] * 4 + [1.0] * 6, [1.0] * 4 + [0.0] * 6
+    table = Batched([incumbent, losers, [1.0] * 10, losers])
+    assert table.select("race") == 2
+    assert table.batches == [3 * 4, 4 + 4, 2 + 4]  # failing on four more, a loser is out
+    assert [len(scores) for scores in table.found[1:]] == [8, 10, 8]
+
+
 def test_without_a_highest_score_the_first_runs_to_the_end_at_once():
     table = Batched([[0.0] * 40, [1.0] * 40])
     assert table.select("full") == 1
@@ -150,10 +159,10 @@ def test_without_a_highest_score_the_first_runs_to_the_end_at_once():
 
 
 def test_a_metric_whose_highest_score_is_0_is_raced_too():
-    """Losses: the second is out after the first block, where it lost as much as the first in all."""
-    table = Table([[-0.25] * 8, [-0.5] * 8, [-0.1] * 8])
-    assert table.select("race", max_score=0.0) == 2
-    assert table.calls == 4 + 8
+    """Losses: four of the highest loss so far are as many as the first lost in all."""
+    table = Batched([[-0.5] * 4 + [0.0] * 14, [0.0] * 4 + [-0.5] * 14])
+    assert table.select("race", max_score=0.0) == 0
+    assert table.batches == [4, 4]
 
 
 def test_a_candidate_that_failed_three_times_in_the_first_block_is_dropped():

@@ -21,7 +21,7 @@ SetMetric = Callable[[list[Any], list[float]], float]
 BLOCK = 4
 """Examples that all candidates run on before the first look at a race."""
 WIDTH = 8
-"""Runs between two looks at several candidates, or one a candidate: one for each of DSPy's threads."""
+"""Runs between two later looks, or more if they cannot be wasted: one for each of DSPy's threads."""
 MAX_FAILURES = 3
 """Failures in the first block that drop a candidate."""
 TOLERANCE = 1e-9
@@ -162,37 +162,36 @@ class _Race:
         self.broken = set[int]()
 
     def run(self) -> None:
-        """All run the first block; the most promising goes on while it may win; then the others."""
+        """All run the first block; then, look by look, the most promising."""
         self.board.put_hard_examples_first()
         if not self._advance({n: BLOCK - self._num_scored(n) for n in self._hopeful()}):
             return
         if self.selection.races:
             self.broken = {n for n in self._hopeful() if self._num_failed(n) >= MAX_FAILURES}
-        promising = max(self._hopeful(), key=self._total, default=None)
-        while promising in self._hopeful():
-            if not self._step([promising]):
-                return
         while runners := self._hopeful():
-            if not self._step(runners):
+            self.board.put_hard_examples_first()
+            if not self._advance(self._steps(runners)):
                 return
 
     def leader(self) -> Candidate:
         """The best of those scored in full; the earlier one on a tie."""
         return self.field[self._leader()]
 
-    def _step(self, runners: Sequence[int]) -> bool:
-        """Score runners on more examples, no more of them than may be needed to drop one."""
-        self.board.put_hard_examples_first()
-        together = max(1, WIDTH // len(runners))  # the lead may change hands, and drop the others sooner
-        most = {n: self._enough(n) for n in runners}
-        return self._advance(most if len(runners) == 1 else {n: min(together, most[n]) for n in runners})
+    def _steps(self, runners: Sequence[int]) -> dict[int, int]:
+        """The best runner on as many examples as may drop it; the next ones, if threads are left for them."""
+        steps, bar = dict[int, int](), self._total(self._leader())
+        for n in sorted(runners, key=lambda n: -self._total(n) / max(1, self._num_scored(n))):
+            if (free := WIDTH - sum(steps.values())) <= 0:
+                break
+            steps[n] = min(self._enough(n, bar), free) if steps else self._enough(n, bar)
+        return steps
 
-    def _enough(self, n: int) -> int:
-        """The fewest examples that may drop a runner: all left, if none can."""
+    def _enough(self, n: int, bar: float) -> int:
+        """The fewest examples that may drop a runner below the bar; all left, if none can."""
         spread = self._max_score() - self.board.seen.lowest
         if not 0 < spread < math.inf:
             return self._left(n)
-        return max(1, math.ceil((self._margin(n) - TOLERANCE) / spread))
+        return max(1, math.ceil((self._margin(n, bar) - TOLERANCE) / spread))
 
     def _advance(self, steps: Mapping[int, int]) -> bool:
         """Score each runner on so many examples more."""
@@ -209,12 +208,13 @@ class _Race:
     def _hopeful(self) -> list[int]:
         """Those neither broken nor yet scored in full that could still take the lead."""
         leader = self._leader()
+        bar = self._total(leader)
         runners = (n for n in range(1, len(self.field)) if n not in self.broken and self._left(n))
-        return [n for n in runners if self._margin(n) > (-TOLERANCE if n < leader else TOLERANCE)]
+        return [n for n in runners if self._margin(n, bar) > (-TOLERANCE if n < leader else TOLERANCE)]
 
-    def _margin(self, n: int) -> float:
-        """What a runner that has the highest score on all examples left is ahead of the leader."""
-        return self._total(n) + self._max_score() * self._left(n) - self._total(self._leader())
+    def _margin(self, n: int, bar: float) -> float:
+        """How far above the bar a runner would end with the highest score on all examples left."""
+        return self._total(n) + self._max_score() * self._left(n) - bar
 
     def _max_score(self) -> float:
         bounded = self.selection.races and self.board.seen.highest <= self.selection.max_score
