@@ -1,8 +1,10 @@
 """What rules of search and what proposers make of a budget, on the embedded task.
 
-    python -m benchmarks.budget --json FILE
+    python -m benchmarks.budget --json FILE [--sentences written]
 
-A cell is a held-out scheme and a seed; its program is compiled on 16 examples, and scored on 200 others.
+A cell is a held-out scheme and a seed; its program is compiled on 16 examples, and scored on 200 others: of
+sentences generated as those that the embedded model was taught on, or of the written ones, on which it obeys
+instructions less and so has no good start.
 
 Rules: one pass over the windows with the same fillings; every candidate scored in full, raced, or screened
 and raced. From the vague instruction, and from a good one: a wording of the scheme that scores at least 0.8
@@ -20,6 +22,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 import dspy
@@ -30,7 +33,7 @@ from benchmarks.cells import embedded, run_cells
 from benchmarks.checks import parsed
 from benchmarks.report import write_json
 from benchmarks.rewriter import rewriter_lm
-from benchmarks.tasks import RandomInfiller, cells_parser
+from benchmarks.tasks import RandomInfiller, cells_parser, generated_reviews
 from dspy_diffusion_infill import Budget, Denoising, DiffusionInfill, Selection, SlidingWindow
 from dspy_diffusion_infill.demo import exact, score, split, vague_program, written_reviews
 from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
@@ -53,6 +56,7 @@ RULES = {
     "race": Selection(rule="race"),
     "screen": Selection(rule="race", screen=0.25),
 }
+SENTENCES = {"generated": generated_reviews, "written": partial(written_reviews, "test")}
 GOOD = 0.8
 CALLS = (160, 480)
 """Metric calls at which proposers are compared: 10 and 30 an example."""
@@ -189,10 +193,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = cells_parser(__doc__)
     parser.add_argument("--parts", nargs="+", choices=("rules", "proposers"), default=["rules", "proposers"])
+    parser.add_argument("--sentences", choices=SENTENCES, default="generated")
     parser.add_argument("--calls", type=int, nargs="+", default=list(CALLS))
     given = parsed(parser, arguments)
     started, rows = time.monotonic(), list[Row]()
-    same = {"parts": given.parts, "caps": given.calls}
+    same = {"parts": given.parts, "caps": given.calls, "sentences": given.sentences}
     for new in run_cells(_run_cell, held_out_schemes()[: given.schemes], given.seeds, **same):
         rows += new
         print(*map(_line, new), sep="\n", flush=True)
@@ -203,8 +208,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_json(given.json, rows=list(map(asdict, rows)), bars=found, seeds=given.seeds, started=started)
 
 
-def _run_cell(scheme: Scheme, seed: int, *, parts: Sequence[str], caps: Sequence[int]) -> list[Row]:
-    cell, infiller = Cell(scheme, seed, *split(written_reviews("test"), scheme, seed)), embedded()
+def _run_cell(
+    scheme: Scheme, seed: int, *, parts: Sequence[str], caps: Sequence[int], sentences: str
+) -> list[Row]:
+    cell, infiller = Cell(scheme, seed, *split(SENTENCES[sentences](), scheme, seed)), embedded()
     fillers = {"infill": infiller, "random": RandomInfiller(infiller), "unigram": UnigramInfiller(infiller)}
     rows = run_rules(cell, infiller) if "rules" in parts else []
     if "proposers" in parts:
