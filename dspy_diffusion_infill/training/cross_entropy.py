@@ -11,6 +11,8 @@ from torch.autograd.function import once_differentiable
 
 _AT_A_TIME = 2**20
 """Logits that are worked on together: what a processor's cache holds."""
+_AT_A_TIME_ON_GPU = 2**25
+"""The same where each step is a kernel to be launched."""
 
 
 def cross_entropies(logits: Tensor, targets: Tensor) -> Tensor:
@@ -54,5 +56,6 @@ class _CrossEntropies(torch.autograd.Function):
 
 
 def _chunks(logits: Tensor) -> Iterator[slice]:
-    size = max(1, _AT_A_TIME // logits.shape[1])
+    at_a_time = _AT_A_TIME if logits.device.type == "cpu" else _AT_A_TIME_ON_GPU
+    size = max(1, at_a_time // logits.shape[1])
     return (slice(first, first + size) for first in range(0, len(logits), size))

@@ -40,6 +40,22 @@ def test_the_gradient_lies_where_the_logits_lay():
     assert gradients[0].data_ptr() == place
 
 
+def test_a_target_of_no_float32_probability_costs_what_it_should():
+    assert cross_entropies(torch.tensor([[0.0, -200.0]]), torch.tensor([1])).tolist() == [200.0]
+
+
+def test_logits_without_a_gradient_are_left_as_they_are():
+    logits, targets, _ = drawn(5)
+    before = logits.detach().clone()
+    cross_entropies(logits.detach(), targets)
+    assert torch.equal(logits, before)
+
+
+def test_a_gpu_works_on_more_at_a_time():
+    sizes = [len(list(ours._chunks(torch.empty(1024, 2**15, device=device)))) for device in ("cpu", "meta")]
+    assert sizes == [32, 1]
+
+
 def test_no_rows_have_no_losses():
     logits, targets, _ = drawn(0)
     found = cross_entropies(1 * logits, targets)
