@@ -25,6 +25,7 @@ from dspy_diffusion_infill.prompts.canvas import Denoising, Infiller
 from dspy_diffusion_infill.prompts.last_line import LastLineAdapter
 from dspy_diffusion_infill.prompts.program import instructions_of, with_instructions
 from dspy_diffusion_infill.report import write_report
+from dspy_diffusion_infill.search.failures import is_prompts_fault
 from dspy_diffusion_infill.training.schemes import (
     ORACLE,
     VAGUE,
@@ -167,7 +168,24 @@ def score(instructions: str, examples: Sequence[dspy.Example]) -> float:
 
 
 def ratings(instructions: str, examples: Sequence[dspy.Example]) -> list[str]:
-    """What the program answers with these instructions; nothing where it failed."""
-    program = with_instructions(vague_program(), {"self": instructions})
+    """What the program answers with these instructions; nothing where that cannot be read."""
+    program = _Readable(with_instructions(vague_program(), {"self": instructions}))
     evaluate = dspy.Evaluate(devset=list(examples), metric=exact, num_threads=32, display_progress=False)
     return [(prediction.get("rating") or "").strip() for _, prediction, _ in evaluate(program).results]
+
+
+class _Readable(dspy.Module):
+    """A program whose answer is empty where it cannot be read: DSPy ends an evaluation after ten of these."""
+
+    def __init__(self, program: dspy.Module) -> None:
+        super().__init__()
+        self.program = program
+
+    def forward(self, **inputs: str) -> dspy.Prediction:
+        """Run the program."""
+        try:
+            return self.program(**inputs)
+        except Exception as error:
+            if is_prompts_fault(error):
+                return dspy.Prediction(rating="")
+            raise

@@ -145,13 +145,23 @@ def test_naming_the_labels_is_worth_nothing_beyond_chance():
     assert kappa(["a"], ["a"]) == 0.0
 
 
-def test_a_failed_run_answers_nothing():
+MANY = [dspy.Example(review=str(n), rating="1").with_inputs("review") for n in range(40)]
+
+
+def test_any_number_of_answers_may_be_empty():
+    """As a model's may be that was taught responses alone and is asked to answer without an instruction."""
+    with dspy.context(lm=rule_lm(lambda *_: ""), adapter=LastLineAdapter()):
+        assert ratings("Rate.", MANY) == [""] * 40
+        assert score("Rate.", MANY) == 0.0
+
+
+def test_an_lm_that_fails_is_no_score():
     class Failing(dspy.BaseLM):
         def forward(self, *_: Any, **__: Any):
-            raise ValueError("no answer")
+            raise ConnectionError("no answer")
 
-    with dspy.context(lm=Failing("failing")):
-        assert ratings("Rate.", [dspy.Example(review="x", rating="1").with_inputs("review")]) == [""]
+    with dspy.context(lm=Failing("failing")), pytest.raises(Exception, match=r"no answer|cancelled"):
+        score("Rate.", MANY)
 
 
 def test_shuffling_keeps_the_labels_and_breaks_the_pairs():
