@@ -18,6 +18,7 @@ from dspy_diffusion_infill.errors import EvaluationError, Unscored
 from dspy_diffusion_infill.search import failures
 from dspy_diffusion_infill.search.budget import Meter
 from dspy_diffusion_infill.search.called import Called, Calls
+from dspy_diffusion_infill.search.gate import Gate
 from dspy_diffusion_infill.search.metrics import Metric
 from dspy_diffusion_infill.search.steps import Step, steps_of
 from dspy_diffusion_infill.search.variants import lm_for
@@ -88,32 +89,38 @@ class Runner:
         if not count:
             return []
         self._crashes.clear()
-        begun: list[int] = []
+        gate = Gate()
         try:
             with ThreadPoolExecutor(self._num_threads) as pool:
-                return self._collect(pool, tasks, keep, begun)
-        except BaseException:
-            # Ctrl-C may come at any moment: what was begun is certain once every thread is done
-            self._meter.give_back(count - len(begun))
-            raise
+                return self._collect(pool, tasks, keep, gate)
+        finally:
+            gate.close()  # Ctrl-C may come at any moment: only now is it certain what was begun
+            self._meter.give_back(count - gate.entered)
 
     def _collect(
-        self, pool: Executor, tasks: Iterable[Task], keep: Callable[[int, Run], None], begun: list[int]
+        self, pool: Executor, tasks: Iterable[Task], keep: Callable[[int, Run], None], gate: Gate
     ) -> list[Run | None]:
         futures = list[Future[Run | None]]()
         try:
             for n, task in enumerate(tasks):
                 # in a copy of this context: dspy.context(...) of the caller reaches the threads
                 run = contextvars.copy_context().run
-                futures.append(pool.submit(run, self._run, n, task, keep, begun))
+                futures.append(pool.submit(run, self._run, n, task, keep, gate))
             return [future.result() for future in futures]
         except BaseException:
             self._stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
-    def _run(self, number: int, task: Task, keep: Callable[[int, Run], None], begun: list[int]) -> Run | None:
-        begun.append(number)
+    def _run(self, number: int, task: Task, keep: Callable[[int, Run], None], gate: Gate) -> Run | None:
+        if not gate.enter():
+            return None
+        try:
+            return self._begun(number, task, keep)
+        finally:
+            gate.leave()
+
+    def _begun(self, number: int, task: Task, keep: Callable[[int, Run], None]) -> Run | None:
         try:
             run = failures.retry(lambda: self._try(*task), failures.PAUSES, self._wait)
         except BaseException as error:
