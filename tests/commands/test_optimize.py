@@ -111,10 +111,13 @@ def test_a_dry_run_and_a_no_spend_nothing(files: Path, monkeypatch: pytest.Monke
 
 @pytest.fixture
 def term() -> Iterator[None]:
-    """SIGTERM, which would end the tests, is passed over where nothing heeds it."""
+    """SIGTERM, which would end the tests, is passed over where nothing heeds it; SIGINT is heeded, as a job in
+    the background does not."""
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     yield
     assert signal.signal(signal.SIGTERM, before) is signal.SIG_IGN
+    signal.signal(signal.SIGINT, interrupt)
 
 
 def test_a_metric_that_is_the_program_is_refused_and_a_lock_of_nothing_is_said(files: Path):
