@@ -111,8 +111,10 @@ def test_a_dry_run_and_a_no_spend_nothing(files: Path, monkeypatch: pytest.Monke
 
 @pytest.fixture
 def term() -> Iterator[None]:
-    """SIGTERM, which would end the tests, is passed over where nothing heeds it; SIGINT is heeded, as a job in
-    the background does not."""
+    """SIGTERM, which would end the tests, is passed over where nothing heeds it; SIGINT is heeded.
+
+    A job in the background begins with passing SIGINT over.
+    """
     interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     yield
