@@ -9,12 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+from transformers import PreTrainedModel
 
-_NAME = "sdpa_after_float32_rotation"
+from dspy_diffusion_infill.engine.attention import attend_by_example
 
 
 def rotate_in_float32(network: PreTrainedModel) -> None:
@@ -23,7 +20,7 @@ def rotate_in_float32(network: PreTrainedModel) -> None:
     Args:
         network: A transformers model with `model.rotary_emb`. Modified.
     """
-    network.set_attn_implementation(_NAME)
+    attend_by_example(network)
     network.model.rotary_emb.register_forward_pre_hook(_in_float32, with_kwargs=True)
 
 
@@ -31,19 +28,3 @@ def _in_float32(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str
     """Sines and cosines take the precision of the first argument, which serves nothing else."""
     hidden, *rest = args
     return (hidden.new_empty(0, dtype=torch.float32), *rest), kwargs
-
-
-def _attend(
-    module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    **settings: Any,
-) -> tuple[Tensor, None]:
-    rotated = query.to(value.dtype), key.to(value.dtype)
-    return sdpa_attention_forward(module, *rotated, value, attention_mask, **settings)
-
-
-AttentionInterface.register(_NAME, _attend)
-AttentionMaskInterface.register(_NAME, sdpa_mask)

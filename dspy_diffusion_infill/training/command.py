@@ -37,7 +37,6 @@ def train(
     mix: Annotated[float | None, typer.Option(help="Share masked by the other objective.")] = None,
     weighting: Annotated[str | None, typer.Option(help="mean, or LLaDA's inverse_t.")] = None,
     stratify: Annotated[bool, typer.Option("--stratify", help="Spread noise levels evenly.")] = False,
-    pack: Annotated[bool, typer.Option("--pack", help="Examples end to end, apart.")] = False,
     lora: Annotated[int | None, typer.Option(help="Rank of adapters; 0: train all weights.")] = None,
     dora: Annotated[bool, typer.Option("--dora", help="DoRA in place of LoRA.")] = False,
     gradient_checkpointing: Annotated[

@@ -208,7 +208,6 @@ def _updates(plan: Plan, number: int) -> Updates:
         mix=settings.mix,
         weighting=settings.weighting,
         stratify=settings.stratify,
-        pack=settings.pack,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any, cast
 
 import torch
@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from dspy_diffusion_infill.engine.attention import Apart, attends_by_example
 from dspy_diffusion_infill.training.cross_entropy import cross_entropies
+from dspy_diffusion_infill.training.last_layer import forward_as, only_read
 
 IGNORED = -100
 """Label of a token that is not masked."""
@@ -48,19 +50,22 @@ def masked_losses(
     """
     masked = labels != IGNORED
     network = cast(PreTrainedModel, getattr(model, "module", model))  # under DDP
-    head: nn.Module = network.get_output_embeddings()  # pyright: ignore[reportAssignmentType]
-    with _losses_for_logits(head, masked.roll(-shift, 1), labels[masked]):
-        return model(input_ids=ids, use_cache=False, **_attention(attention_mask, blind, network)).logits
+    read = masked.roll(-shift, 1)
+    inputs = _attention(attention_mask, blind, read, network)
+    with _losses_for_logits(network, read, labels[masked]), only_read(network, read):
+        return model(input_ids=ids, use_cache=False, **inputs).logits
 
 
-@contextmanager
-def _losses_for_logits(head: nn.Module, read: Tensor, targets: Tensor) -> Iterator[None]:
+def _losses_for_logits(
+    network: PreTrainedModel, read: Tensor, targets: Tensor
+) -> AbstractContextManager[None]:
     """While open, the head gives the losses of `targets`, from the `read` positions, in place of logits.
 
     The head of a large vocabulary costs more memory than the whole body, and unmasked rows have no loss. All
     happens inside the model's own forward, where DDP and FSDP expect it.
     """
-    logits_of, own = head.forward, vars(head).get("forward")
+    head: nn.Module = network.get_output_embeddings()  # pyright: ignore[reportAssignmentType]
+    logits_of = head.forward
 
     def losses(hidden: Tensor) -> Tensor:
         rows = hidden[read]
@@ -69,13 +74,7 @@ def _losses_for_logits(head: nn.Module, read: Tensor, targets: Tensor) -> Iterat
             return _losses(logits_of, rows, targets)
         return torch.cat(list(_in_chunks(logits_of, rows, targets, size)))
 
-    head.forward = losses
-    try:
-        yield
-    finally:
-        del head.forward
-        if own is not None:
-            head.forward = own
+    return forward_as(head, losses)
 
 
 def _in_chunks(logits_of: Any, rows: Tensor, targets: Tensor, size: int) -> Iterator[Tensor]:
@@ -93,7 +92,7 @@ def _losses(logits_of: Any, hidden: Tensor, targets: Tensor) -> Tensor:
     return cross_entropies(logits_of(hidden), targets)
 
 
-def _attention(mask: Tensor, blind: Tensor | None, network: Any) -> dict[str, Tensor]:
+def _attention(mask: Tensor, blind: Tensor | None, read: Tensor, network: Any) -> dict[str, Any]:
     """What keeps the examples of a row apart: positions from 0, and a block each; positions alone leak."""
     if int(mask.max()) <= 1 and blind is None:
         return {"attention_mask": mask}
@@ -101,6 +100,9 @@ def _attention(mask: Tensor, blind: Tensor | None, network: Any) -> dict[str, Te
     begins = mask != mask.roll(1, 1)
     begins[:, 0] = True
     positions = place - place.where(begins, torch.zeros_like(place)).cummax(1).values
+    if blind is None and attends_by_example(network):
+        lengths = [torch.unique_consecutive(row, return_counts=True)[1].tolist() for row in mask]
+        return {"position_ids": positions, "apart": Apart(lengths, read)}
     same = mask[:, None, :, None] == mask[:, None, None, :]  # rows 1 length length
     if blind is not None:
         same &= ~blind[:, None, :, None] | blind[:, None, None, :]

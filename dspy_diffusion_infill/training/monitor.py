@@ -19,12 +19,12 @@ from dspy_diffusion_infill.prompts.canvas import Denoising
 from dspy_diffusion_infill.training.data import Example, noise
 from dspy_diffusion_infill.training.loss import IGNORED, masked_losses
 from dspy_diffusion_infill.training.masking import stratified
-from dspy_diffusion_infill.training.packing import lay_out, like_long
+from dspy_diffusion_infill.training.packing import lay_out, spread
 
 logger = logging.getLogger(__name__)
 
-ROWS = 8
-"""Examples measured at a time."""
+AT_A_TIME = 8
+"""Examples measured together."""
 WINDOW = 8
 """Tokens of a sample infill."""
 
@@ -99,8 +99,8 @@ class HeldOut:
             mask(example, "ro", random.getrandbits(62), t=level)
             for example, level in zip(examples, levels, strict=True)
         ]
-        groups = like_long([len(one.ids) for one in noised], -(-len(noised) // ROWS)) if noised else []
-        return [lay_out([[noised[index]] for index in group], self.vocabulary.padding_id) for group in groups]
+        groups = spread([len(one.ids) for one in noised], -(-len(noised) // AT_A_TIME)) if noised else []
+        return [lay_out([[noised[index] for index in group]], self.vocabulary.padding_id) for group in groups]
 
     def _measure(self, model: nn.Module, part: str, batches: Sequence[dict[str, Tensor]]) -> dict[str, float]:
         if not batches:

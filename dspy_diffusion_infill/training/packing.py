@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -82,19 +81,3 @@ def spread(lengths: Sequence[int], num_rows: int) -> list[list[int]]:
         rows[shortest].append(index)
         totals[shortest] += lengths[index]
     return [sorted(row) for row in rows]
-
-
-def like_long(lengths: Sequence[int], num_groups: int) -> list[list[int]]:
-    """Share examples out over groups of about equal lengths, so that padding each to its longest adds little.
-
-    Args:
-        lengths: Of the examples, in tokens.
-        num_groups: Groups, as many examples in each, or one more.
-
-    Example:
-        >>> like_long([5, 1, 4, 2], 2)
-        [[1, 3], [2, 0]]
-    """
-    order = sorted(range(len(lengths)), key=lambda index: lengths[index])
-    bounds = [len(order) * group // num_groups for group in range(num_groups + 1)]
-    return [order[start:end] for start, end in pairwise(bounds)]

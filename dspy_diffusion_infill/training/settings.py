@@ -54,8 +54,6 @@ class Settings:
     weighting: Weighting = "mean"
     stratify: bool = False
     """Spread the noise levels of an update evenly."""
-    pack: bool = False
-    """Lay examples end to end instead of padding them."""
     lora: int = 0
     """Rank of LoRA adapters on every linear layer but the head, merged in the end; 0 trains all weights."""
     dora: bool = False

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from dspy_diffusion_infill.engine.attention import attend_by_example
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.training.trainer import MaskedDiffusionTrainer, Monitor
 from dspy_diffusion_infill.training.work import last_checkpoint
@@ -128,6 +129,7 @@ def train(
             getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
         )
         enable({"use_reentrant": False})
+    attend_by_example(model)
     evaluated = None if monitor is None else batches  # Trainer wants a data set; the monitor has its own
     trainer = MaskedDiffusionTrainer(
         model, arguments, train_dataset=batches, eval_dataset=evaluated, data_collator=_only

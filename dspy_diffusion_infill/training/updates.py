@@ -11,11 +11,13 @@ from dspy_diffusion_infill.engine.vocabulary import Vocabulary
 from dspy_diffusion_infill.training.corpus import Examples
 from dspy_diffusion_infill.training.data import Example, Weighting, noise
 from dspy_diffusion_infill.training.masking import Objective, stratified
-from dspy_diffusion_infill.training.packing import Noised, lay_out, like_long, spread
+from dspy_diffusion_infill.training.packing import Noised, lay_out, spread
 
 
 class Updates:
     """Batches of one stage, by number; `num_batches` in a row make an update.
+
+    The examples of a batch lie end to end in one row, apart, so that there is no padding.
 
     Everything is drawn from the seed and the numbers of stage and update: how often a run was resumed, or how
     many processes share it, changes nothing.
@@ -31,7 +33,6 @@ class Updates:
         mix: Share of the examples that are masked by the other objective.
         weighting: Of the masked tokens' losses.
         stratify: Spread the noise levels of an update evenly.
-        pack: Lay the examples of a batch end to end in one row; else pad them to the longest.
     """
 
     def __init__(
@@ -47,7 +48,6 @@ class Updates:
         mix: float = 0.0,
         weighting: Weighting = "mean",
         stratify: bool = False,
-        pack: bool = False,
     ) -> None:
         self.examples = examples
         self.vocabulary = vocabulary
@@ -59,19 +59,14 @@ class Updates:
         self.mix = mix
         self.weighting: Weighting = weighting
         self.stratify = stratify
-        self.pack = pack
         self.noised = lru_cache(maxsize=2)(self._draw)  # every batch of an update asks for all of it
 
     def __call__(self, number: int) -> dict[str, Tensor]:
         """The batch of this number: update `number // num_batches`, part `number % num_batches`."""
         update, part = divmod(number, self.num_batches)
         noised = self.noised(update)
-        lengths = [len(one.ids) for one in noised]
-        if self.pack:
-            rows = [[noised[index] for index in spread(lengths, self.num_batches)[part]]]
-        else:
-            rows = [[noised[index]] for index in like_long(lengths, self.num_batches)[part]]
-        return lay_out(rows, self.vocabulary.padding_id)
+        shares = spread([len(one.ids) for one in noised], self.num_batches)
+        return lay_out([[noised[index] for index in shares[part]]], self.vocabulary.padding_id)
 
     def _draw(self, update: int) -> list[Noised]:
         random = Random(f"{self.seed}:{self.stage}:{self.objective}:{update}")

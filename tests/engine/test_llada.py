@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import LlamaForCausalLM
 
-from dspy_diffusion_infill.engine import rotation
+from dspy_diffusion_infill.engine import attention
 from dspy_diffusion_infill.engine.denoise import infill
 from dspy_diffusion_infill.engine.llada import llama_config
 from dspy_diffusion_infill.engine.model import load
@@ -106,9 +106,9 @@ def test_bfloat16_weights_are_computed_in_float32_on_a_cpu(tmp_path, published, 
 
 def test_positions_are_rotated_in_float32_whatever_the_precision(published, ids, monkeypatch):
     seen = []
-    attend = rotation.sdpa_attention_forward
+    attend = attention.sdpa_attention_forward
     monkeypatch.setattr(
-        rotation,
+        attention,
         "sdpa_attention_forward",
         lambda module, query, key, value, *rest, **more: (
             seen.append((query, key, value)),

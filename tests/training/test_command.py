@@ -37,7 +37,7 @@ def test_a_dry_run_prints_what_training_takes_and_writes_nothing(options: list[s
 
 
 def test_the_command_leaves_a_checkpoint(options: list[str], tmp_path: Path):
-    chosen = [*options, "--stages", "ro", "--updates", "1", "--mix", "0.5", "--pack", "--stratify"]
+    chosen = [*options, "--stages", "ro", "--updates", "1", "--mix", "0.5", "--stratify"]
     ran = CliRunner().invoke(
         app, [*chosen, "--weighting", "inverse_t", "--save-updates", "1"], catch_exceptions=False
     )
@@ -47,7 +47,6 @@ def test_the_command_leaves_a_checkpoint(options: list[str], tmp_path: Path):
     card = (tmp_path / "out" / "README.md").read_text()
     for line in (
         "| mix | 0.5 |",
-        "| pack | True |",
         "| weighting | inverse_t |",
         "| save_updates | 1 |",
         "| stages | ('ro',) |",

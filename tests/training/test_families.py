@@ -62,7 +62,7 @@ def data(tmp_path: Path) -> str:
 
 
 SETTINGS = Settings(
-    learning_rate=1e-2, batch=2, num_batches=1, max_tokens=96, updates=1, held_out=1, use_cpu=True, pack=True
+    learning_rate=1e-2, batch=2, num_batches=1, max_tokens=96, updates=1, held_out=1, use_cpu=True
 )
 
 

@@ -280,7 +280,7 @@ def test_merged_adapters_compute_what_they_computed_apart(plan: Plan, dora: bool
 def test_adapters_with_checkpointed_activations_train_and_are_merged_into_the_output(
     plan: Plan, tmp_path: Path
 ):
-    settings = replace(plan.settings, lora=2, gradient_checkpointing=True, stages=("ro",), pack=True)
+    settings = replace(plan.settings, lora=2, gradient_checkpointing=True, stages=("ro",))
     finetune(replace(plan, settings=settings), tmp_path / "out")
     before, after = weights(plan.start.folder), weights(tmp_path / "out")
     assert before.keys() == after.keys()

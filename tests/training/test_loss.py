@@ -24,6 +24,9 @@ class Lookup(nn.Module):
     def get_output_embeddings(self) -> nn.Linear:
         return self.head
 
+    def get_decoder(self):
+        return SimpleNamespace(layers=[nn.Identity()])
+
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, use_cache: bool):
         hidden = nn.functional.one_hot(input_ids, self.head.in_features).float()
         return SimpleNamespace(logits=self.head(hidden))

@@ -1,16 +1,15 @@
 """Several examples to a row: none sees its neighbours, and each costs what it costs alone."""
 
-from itertools import pairwise
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
+from dspy_diffusion_infill.engine.attention import attend_by_example
 from dspy_diffusion_infill.training import loss
 from dspy_diffusion_infill.training.loss import IGNORED, masked_losses
-from dspy_diffusion_infill.training.packing import Noised, lay_out, like_long, spread
+from dspy_diffusion_infill.training.packing import Noised, lay_out, spread
 
 MASK, PADDING = 9, 0
 SIZES = {
@@ -22,9 +21,14 @@ SIZES = {
 
 def network(family: str, attention: str = "sdpa"):
     torch.manual_seed(0)
+    named = "sdpa" if attention == "by example" else attention
     if family == "llama":
-        return LlamaForCausalLM(LlamaConfig(**SIZES, attn_implementation=attention))
-    return Qwen2ForCausalLM(Qwen2Config(**SIZES, use_sliding_window=False, attn_implementation=attention))
+        model = LlamaForCausalLM(LlamaConfig(**SIZES, attn_implementation=named))
+    else:
+        model = Qwen2ForCausalLM(Qwen2Config(**SIZES, use_sliding_window=False, attn_implementation=named))
+    if attention == "by example":
+        attend_by_example(model)
+    return model
 
 
 def noised(clean: list[int], masked: list[int]) -> Noised:
@@ -42,7 +46,7 @@ def losses(model, rows: list[list[Noised]], shift: int) -> torch.Tensor:
     return masked_losses(model, batch["input_ids"], labels, attention, blind=batch.get("blind"), shift=shift)
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("attention", ["sdpa", "by example", "eager"])
 @pytest.mark.parametrize(("family", "shift"), [("llama", 0), ("qwen2", 1)])
 def test_packed_losses_equal_those_of_examples_alone(family: str, shift: int, attention: str):
     model = network(family, attention)
@@ -53,7 +57,7 @@ def test_packed_losses_equal_those_of_examples_alone(family: str, shift: int, at
     torch.testing.assert_close(beside_padding, alone, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("attention", ["sdpa", "by example", "eager"])
 def test_a_blind_context_sees_itself_alone(attention: str):
     """Its losses are those of a row without what it is blind to; what lies before it sees it."""
     model = network("llama", attention)
@@ -149,17 +153,14 @@ def test_examples_are_spread_over_rows_of_about_equal_length(lengths: list[int],
     assert max(totals) - min(totals) <= max(lengths)
 
 
-@given(LENGTHS, st.integers(1, 30))
-def test_groups_of_like_length_hold_every_example_once_and_do_not_overlap(lengths: list[int], number: int):
-    groups = like_long(lengths, min(number, len(lengths)))
-    assert sorted(index for group in groups for index in group) == list(range(len(lengths)))
-    assert {len(group) for group in groups} <= {len(lengths) // len(groups), -(-len(lengths) // len(groups))}
-    for shorter, longer in pairwise(groups):
-        assert max(lengths[i] for i in shorter) <= min(lengths[i] for i in longer)
-
-
 def test_positions_begin_anew_with_every_example():
     batch = lay_out([EXAMPLES[:2], EXAMPLES[1:2]], PADDING)
-    found = loss._attention(batch["attention_mask"], None, network("llama"))
-    assert found["position_ids"].tolist() == [[0, 1, 2, 3, 4, 0, 1, 2], [0, 1, 2, 0, 1, 2, 3, 4]]
+    masked = batch["labels"] != IGNORED
+    positions = [[0, 1, 2, 3, 4, 0, 1, 2], [0, 1, 2, 0, 1, 2, 3, 4]]
+    found = loss._attention(batch["attention_mask"], None, masked, network("llama"))
+    assert found["position_ids"].tolist() == positions
     assert found["attention_mask"][0, 0, 4].tolist() == [True] * 5 + [False] * 3
+    found = loss._attention(batch["attention_mask"], None, masked, network("llama", "by example"))
+    assert found["position_ids"].tolist() == positions
+    assert found["apart"].lengths == [[5, 3], [3, 5]]
+    assert found.keys() == {"position_ids", "apart"}

@@ -11,7 +11,7 @@ from tests.training.conftest import write_rows
 pytestmark = pytest.mark.usefixtures("own_cache")
 
 
-def test_both_loops_have_the_same_losses_and_ours_pads_less(tmp_path: Path):
+def test_both_loops_have_the_same_losses(tmp_path: Path):
     rows = [{"prompt": "word " * (n * 7 % 23), "response": "reply " * (n % 5 + 1)} for n in range(96)]
     source = write_rows(tmp_path / "data.jsonl", rows)
     sizes = Sizes(vocab_size=400, hidden_size=16, num_layers=1)
@@ -21,13 +21,13 @@ def test_both_loops_have_the_same_losses_and_ours_pads_less(tmp_path: Path):
         assert row.loss_plain == pytest.approx(row.loss_ours, abs=1e-4)
         assert row.loss_plain > 1
         assert min(row.seconds_plain, row.seconds_ours) > 0
-        assert row.padding_ours < row.padding_plain
+        assert 0 < row.padding < 0.9
         assert 0 < row.masked < row.tokens
 
 
 def test_speeds_are_compared_total_over_total():
-    slow = Row("fs", 100, 50, 0.5, 0.1, 9.0, 2.0, 1.5, 1.5)
-    quick = Row(*astuple(slow)[:5], 1.0, 2.0, 1.0, 1.25)
+    slow = Row("fs", 100, 50, 0.5, 9.0, 2.0, 1.5, 1.5)
+    quick = Row(*astuple(slow)[:4], 1.0, 2.0, 1.0, 1.25)
     assert bars([slow, quick]) == {
         "tokens_per_s_ratio": 2.5,
         "tokens_per_s_ratio_fs": 2.5,

@@ -10,6 +10,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM
 
+from dspy_diffusion_infill.engine.attention import attends_by_example
 from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
 from dspy_diffusion_infill.engine.model import load
 from dspy_diffusion_infill.engine.vocabulary import Vocabulary
@@ -57,6 +58,7 @@ def test_training_lowers_the_loss_of_what_it_sees(model: LlamaForCausalLM, world
     before = loss()
     run(model, world, tmp_path / "run", 8)
     assert loss() < before - 0.2
+    assert attends_by_example(model)
 
 
 def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(

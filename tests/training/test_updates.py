@@ -34,13 +34,12 @@ def rows(updates: Updates, update: int) -> list[tuple]:
     return sorted(found)
 
 
-@pytest.mark.parametrize("pack", [False, True])
 @pytest.mark.parametrize("num_batches", [1, 3, 8])
 def test_how_an_update_is_shared_out_changes_nothing(
-    examples: list[Example], vocabulary: Vocabulary, num_batches: int, pack: bool
+    examples: list[Example], vocabulary: Vocabulary, num_batches: int
 ):
     whole = Updates(examples, vocabulary, "fs", batch=8, num_batches=1, seed=5)
-    shared = Updates(examples, vocabulary, "fs", batch=8, num_batches=num_batches, seed=5, pack=pack)
+    shared = Updates(examples, vocabulary, "fs", batch=8, num_batches=num_batches, seed=5)
     assert rows(shared, 1) == rows(whole, 1)
     assert rows(shared, 0) == rows(whole, 0) != rows(whole, 1)
 
@@ -63,7 +62,7 @@ def test_response_only_updates_mask_responses_but_for_the_share_that_is_mixed_in
     words = set(vocabulary.encode("word word"))
 
     def in_prompts(updates: Updates) -> int:
-        return sum(bool(words & set(labels.tolist())) for labels in updates(0)["labels"])
+        return sum(bool(words & set(one.labels.tolist())) for one in updates.noised(0))
 
     assert in_prompts(clean) == 0
     assert 10 < in_prompts(mixed) < 54  # 64 draws of one half, few of which mask no prompt token by chance
@@ -78,7 +77,7 @@ def test_stratified_noise_levels_have_one_in_every_part():
 def test_stratified_updates_mask_from_few_to_nearly_all(vocabulary: Vocabulary):
     long = encode([Message.text("user", "word " * 39), Message.text("assistant", "1")], vocabulary)
     updates = Updates([long] * 8, vocabulary, "fs", batch=8, num_batches=1, seed=5, stratify=True)
-    counts = sorted((updates(0)["labels"] != IGNORED).sum(1).tolist())
+    counts = sorted(int((one.labels != IGNORED).sum()) for one in updates.noised(0))
     maskable = sum(long.maskable)
     assert [8 * number // maskable for number in counts] == pytest.approx(list(range(8)), abs=1)
 

@@ -1,0 +1,93 @@
+"""Attention that takes the examples of a row one by one.
+
+A mask that keeps them apart costs memory and time as the square of the whole row's length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+_NAME = "sdpa_by_example"
+
+
+class Apart(NamedTuple):
+    """How the rows of a batch divide into examples that do not see each other."""
+
+    lengths: Sequence[Sequence[int]]
+    """Of the examples of each row, in order, padding at its end among them; their sum is the row's."""
+    read: Tensor
+    """bool, where the last layer's output is read; it attends to nothing elsewhere, [rows, length]."""
+
+
+def attend_by_example(network: PreTrainedModel) -> None:
+    """Let a network that attends with torch's own kernels take `apart=Apart(...)` in its forward.
+
+    Without it, it attends as before. One that attends otherwise is left as it is.
+
+    Args:
+        network: Of transformers, not causal. Modified; what is saved of it is not.
+    """
+    if network.config._attn_implementation == "sdpa":
+        network.set_attn_implementation(_NAME)
+
+
+def attends_by_example(network: PreTrainedModel) -> bool:
+    """Whether its forward takes `apart`."""
+    return network.config._attn_implementation == _NAME
+
+
+def _attend(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    apart: Apart | None = None,
+    **settings: Any,
+) -> tuple[Tensor, None]:
+    # Rotated ones may be more precise than the rest: see `rotation`.
+    query, key = query.to(value.dtype), key.to(value.dtype)
+    if apart is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
+    attend = _read_only if module.layer_idx + 1 == module.config.num_hidden_layers else _whole
+    rows = [
+        torch.cat([attend(module, *example, settings) for example in examples], dim=1)
+        for examples in _examples(query, key, value, apart)
+    ]
+    return torch.cat(rows), None
+
+
+def _examples(
+    query: Tensor, key: Tensor, value: Tensor, apart: Apart
+) -> Iterator[Iterator[tuple[Tensor, ...]]]:
+    """For each row, the queries, keys and values of its examples, and where they are read."""
+    for row, lengths in enumerate(apart.lengths):
+        states = (states[row : row + 1].split(lengths, dim=2) for states in (query, key, value))
+        yield zip(*states, apart.read[row].split(lengths), strict=True)
+
+
+def _whole(
+    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, _: Tensor, settings: Any
+) -> Tensor:
+    return sdpa_attention_forward(module, query, key, value, None, **settings)[0]
+
+
+def _read_only(
+    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, read: Tensor, settings: Any
+) -> Tensor:
+    # One place at least: kernels refuse none, and gradients of keys and values are zeros then, not missing.
+    places = read.nonzero()[:, 0] if read.any() else read.new_zeros(1, dtype=torch.long)
+    found = _whole(module, query[:, :, places], key, value, read, settings)
+    return found.new_zeros(1, query.shape[2], *found.shape[2:]).index_copy(1, places, found)
+
+
+AttentionInterface.register(_NAME, _attend)
+AttentionMaskInterface.register(_NAME, sdpa_mask)
