@@ -108,7 +108,7 @@ class Clock(TrainerCallback):
 class Loop:
     """One of the two: a model, its optimizer, and the Trainer that takes its updates."""
 
-    def __init__(self, trainer: type[MaskedDiffusionTrainer], model: nn.Module, folder: str) -> None:
+    def __init__(self, trainer: type[MaskedDiffusionTrainer], model: LlamaForCausalLM, folder: str) -> None:
         self.trainer = trainer
         self.model = model
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.01, fused=True)

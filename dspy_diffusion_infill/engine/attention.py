@@ -5,8 +5,8 @@ A mask that keeps them apart costs memory and time as the square of the whole ro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -57,35 +57,33 @@ def _attend(
     query, key = query.to(value.dtype), key.to(value.dtype)
     if apart is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
-    attend = _read_only if module.layer_idx + 1 == module.config.num_hidden_layers else _whole
-    rows = [
-        torch.cat([attend(module, *example, settings) for example in examples], dim=1)
-        for examples in _examples(query, key, value, apart)
-    ]
+    config, layer = cast(Any, module.config), cast(int, module.layer_idx)
+    attend = _where_read if layer + 1 == config.num_hidden_layers else _whole
+    rows = []
+    for row, lengths in enumerate(apart.lengths):
+        parts = (states[row : row + 1].split(lengths, dim=2) for states in (query, key, value))
+        examples = zip(*parts, apart.read[row].split(lengths), strict=True)
+        rows.append(torch.cat([attend(module, settings, *example) for example in examples], dim=1))
     return torch.cat(rows), None
 
 
-def _examples(
-    query: Tensor, key: Tensor, value: Tensor, apart: Apart
-) -> Iterator[Iterator[tuple[Tensor, ...]]]:
-    """For each row, the queries, keys and values of its examples, and where they are read."""
-    for row, lengths in enumerate(apart.lengths):
-        states = (states[row : row + 1].split(lengths, dim=2) for states in (query, key, value))
-        yield zip(*states, apart.read[row].split(lengths), strict=True)
-
-
 def _whole(
-    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, _: Tensor, settings: Any
+    module: torch.nn.Module, settings: dict[str, Any], query: Tensor, key: Tensor, value: Tensor, _: Tensor
 ) -> Tensor:
     return sdpa_attention_forward(module, query, key, value, None, **settings)[0]
 
 
-def _read_only(
-    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, read: Tensor, settings: Any
+def _where_read(
+    module: torch.nn.Module,
+    settings: dict[str, Any],
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    read: Tensor,
 ) -> Tensor:
     # One place at least: kernels refuse none, and gradients of keys and values are zeros then, not missing.
     places = read.nonzero()[:, 0] if read.any() else read.new_zeros(1, dtype=torch.long)
-    found = _whole(module, query[:, :, places], key, value, read, settings)
+    found = _whole(module, settings, query[:, :, places], key, value, read)
     return found.new_zeros(1, query.shape[2], *found.shape[2:]).index_copy(1, places, found)
 
 
