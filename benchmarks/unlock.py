@@ -9,8 +9,9 @@ From it `public` learns to answer with masks on responses only, the stand-in for
 also `mix` (each row masked one way or the other). Each writes the vague instruction of held-out rating
 schemes anew from 16 examples; what it wrote is answered by one fixed task LM (the embedded model), and by
 itself. Controls: `fsro` on shuffled labels and without examples, random tokens, the nearest training
-instruction. One setting is tuned, for `fsro`, on held-out schemes that are not reported: the learning rate of
-every variant's last third.
+instruction, and `guess`: what answers drawn from the right labels at random are worth, which is computed.
+An instruction that only names the labels comes to about that. One setting is tuned, for `fsro`, on held-out
+schemes that are not reported: the learning rate of every variant's last third.
 
 Reported a variant: the gap between the vague and the hand-written instruction that it closed, as in
 `benchmarks.demo_gap`, of accuracy and of agreement beyond chance; perplexities of held-out prompts and
@@ -100,7 +101,8 @@ class Scores:
             texts["no_examples"] = written(shots, seed, WithoutExamples(fillers["fsro"]))
             texts |= {name: written(shots, seed, filler) for name, filler in fillers.items()}
             cell = measured(Cell("generated", scheme.name, seed, texts, {}, {}, 0.0), scored)
-        return replace(cell, seconds=time.monotonic() - started)
+        scores, kappas = {**cell.scores, "guess": 1 / len(scheme.labels)}, {**cell.kappas, "guess": 0.0}
+        return replace(cell, scores=scores, kappas=kappas, seconds=time.monotonic() - started)
 
     def infiller(self, variant: str, seed: int) -> DiffusionInfiller:
         """A variant as an infiller."""

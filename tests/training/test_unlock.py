@@ -30,7 +30,7 @@ SHORT = Plan(
     held_out=8,
 )
 SEED = Seed(0, {}, {}, {})
-CONTROLS = ("none", "vague", "oracle", "nearest", "random", "shuffled", "no_examples")
+CONTROLS = ("none", "vague", "oracle", "nearest", "random", "shuffled", "no_examples", "guess")
 
 
 class InPlace:
@@ -85,6 +85,7 @@ def test_a_short_run_measures_every_variant_and_a_second_one_only_reads_it(
     work = tmp_path / "work"
     cells, seeds = run(real, work, SHORT, [0], str(work / "start"))
     assert [set(cell.scores) for cell in cells] == [{*CONTROLS, *VARIANTS}]
+    assert f"({1 / cells[0].scores['guess']:.0f})" in cells[0].scheme
     (found,) = seeds
     for name in VARIANTS:
         assert set(found.own[name]) == {"none", "own", "fsro", "oracle"}
