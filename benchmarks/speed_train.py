@@ -11,7 +11,8 @@ epochs are; before each pair both models have the same weights. Reported: the ra
 second, total over total, and the largest difference of losses.
 
 FILE holds feedback records (or any form that `diffusion-infill train` reads), cut to 1,024 tokens of a
-byte-level BPE made from its own texts.
+byte-level BPE made from its own texts. With a GPU, ours alone is timed there too, on the same examples: a
+model of LLaDA-8B's shape with LoRA.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
-from transformers import LlamaConfig, LlamaForCausalLM, PrinterCallback, TrainerCallback, TrainingArguments
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
 
-from benchmarks.checks import parsed
+from benchmarks.checks import check_enough, parsed
 from benchmarks.report import write_json
+from benchmarks.speed_train_gpu import measure_gpu
+from benchmarks.training_loops import BATCH, NUM_BATCHES, Loop, PlainTrainer
 from dspy_diffusion_infill.engine.attention import attend_by_example
 from dspy_diffusion_infill.engine.llada import CHAT
 from dspy_diffusion_infill.engine.vocabulary import Vocabulary
@@ -42,12 +44,10 @@ from dspy_diffusion_infill.training.loss import IGNORED
 from dspy_diffusion_infill.training.masking import Objective
 from dspy_diffusion_infill.training.packing import lay_out
 from dspy_diffusion_infill.training.sources import read
-from dspy_diffusion_infill.training.train import Batches
 from dspy_diffusion_infill.training.trainer import MaskedDiffusionTrainer
 from dspy_diffusion_infill.training.updates import Updates
 
 MAX_TOKENS = 1024
-BATCH, NUM_BATCHES = 32, 4
 STAGES: tuple[Objective, ...] = ("fs", "fs", "ro")
 
 
@@ -75,66 +75,6 @@ class Row:
     loss_ours: float
 
 
-class PlainTrainer(MaskedDiffusionTrainer):
-    """Logits everywhere, and labels that are ignored; losses are normalised as ours, so that they compare."""
-
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Any:
-        """Sum over the labelled positions, over the number of all of the update."""
-        ids, attention_mask = inputs["input_ids"], inputs["attention_mask"]
-        logits = model(input_ids=ids, attention_mask=attention_mask, use_cache=False).logits
-        labels = inputs["labels"].flatten()
-        total = cross_entropy(logits.flatten(0, 1).float(), labels, ignore_index=IGNORED, reduction="sum")
-        return total / cast(Tensor, num_items_in_batch)
-
-
-class Clock(TrainerCallback):
-    """Times what a Trainer does, data included, its own construction left out."""
-
-    seconds = 0.0
-
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
-        self.seconds -= time.perf_counter()
-
-    def on_train_end(self, *_: Any, **__: Any) -> None:
-        self.seconds += time.perf_counter()
-
-
-class Loop:
-    """One of the two: a model, its optimizer, and the Trainer that takes its updates."""
-
-    def __init__(self, trainer: type[MaskedDiffusionTrainer], model: LlamaForCausalLM, folder: str) -> None:
-        self.trainer = trainer
-        self.model = model
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.01, fused=True)
-        self.arguments = TrainingArguments(
-            output_dir=folder, max_steps=1, per_device_train_batch_size=1,
-            gradient_accumulation_steps=NUM_BATCHES, use_cpu=True, report_to="none", save_strategy="no",
-            logging_strategy="no", disable_tqdm=True, remove_unused_columns=False,
-            dataloader_pin_memory=False,
-        )  # fmt: skip
-
-    def update(self, batches: Sequence[dict[str, Tensor]]) -> tuple[float, float]:
-        """Seconds and loss of one update."""
-        clock = Clock()
-        trainer = self.trainer(
-            self.model,  # pyright: ignore[reportArgumentType]
-            self.arguments,
-            train_dataset=Batches(batches.__getitem__, len(batches)),
-            data_collator=lambda items: items[0],
-            optimizers=(self.optimizer, None),
-            callbacks=[clock],
-        )
-        trainer.remove_callback(PrinterCallback)
-        loss = trainer.train().training_loss
-        return clock.seconds, loss
-
-
 def build(vocabulary: Vocabulary, sizes: Sizes) -> LlamaForCausalLM:
     """A LLaDA of these sizes with random weights, the same every time."""
     torch.manual_seed(0)
@@ -153,11 +93,16 @@ def build(vocabulary: Vocabulary, sizes: Sizes) -> LlamaForCausalLM:
 
 
 def read_examples(source: str, vocab_size: int) -> tuple[list[Example], Vocabulary]:
-    """Real conversations, cut to length, and the vocabulary made from them."""
+    """Real conversations, cut to length, and the vocabulary made from them.
+
+    Raises:
+        SettingsError: If they are too few to time an update after one that warms up.
+    """
     rows = cast(Iterable[dict[str, Any]], read(source))
     conversations = [
         [Message.text(turn["role"], turn["content"]) for turn in row["messages"]] for row in rows
     ]
+    check_enough(f"The examples in {source}", conversations, 2 * BATCH)
     texts = (str(part) for turns in conversations for turn in turns for part in turn.parts)
     vocabulary = Vocabulary(train_tokenizer(texts, vocab_size), CHAT, vocab_size)
     return [truncate(encode(turns, vocabulary), MAX_TOKENS) for turns in conversations], vocabulary
@@ -248,10 +193,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(_line(row), flush=True)
     for name, value in bars(rows).items():
         print(f"{name:<24}{value:.3g}")
+    gpu = []
+    if torch.cuda.is_available():
+        gpu = measure_gpu(*read_examples(options.data, options.vocab_size), seed=options.seed)
+    for found in gpu:
+        print(found)
     if options.json:
         write_json(
             options.json,
-            rows=[asdict(row) for row in rows],
+            rows=[asdict(row) for row in (*rows, *gpu)],
             bars=bars(rows),
             seeds=[options.seed],
             started=started,

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.speed_train import Row, Sizes, bars, run
+from benchmarks.speed_train import Row, Sizes, bars, read_examples, run
+from dspy_diffusion_infill.errors import SettingsError
 from tests.training.conftest import write_rows
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -23,6 +24,12 @@ def test_both_loops_have_the_same_losses(tmp_path: Path):
         assert min(row.seconds_plain, row.seconds_ours) > 0
         assert 0 < row.padding < 0.9
         assert 0 < row.masked < row.tokens
+
+
+def test_too_few_examples_are_refused_in_words(tmp_path: Path):
+    source = write_rows(tmp_path / "data.jsonl", [{"prompt": "word", "response": "reply"}] * 63)
+    with pytest.raises(SettingsError, match="must be at least 64; got 63"):
+        read_examples(source, 400)
 
 
 def test_speeds_are_compared_total_over_total():
