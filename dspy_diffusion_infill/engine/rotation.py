@@ -20,6 +20,7 @@ def rotate_in_float32(network: PreTrainedModel) -> None:
     Args:
         network: A transformers model with `model.rotary_emb`. Modified.
     """
+    network.set_attn_implementation("sdpa")  # "eager" refuses queries that are more precise than values
     attend_by_example(network)
     network.model.rotary_emb.register_forward_pre_hook(_in_float32, with_kwargs=True)
 

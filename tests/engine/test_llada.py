@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -130,6 +131,15 @@ def test_positions_are_rotated_in_float32_whatever_the_precision(published, ids,
     window = Decoding(denoising=Denoising(temperature=0.0, cache="window"))
     ((one,),) = infill(model, [canvas], decoding=window)
     assert one.log_likelihood < 0
+
+
+def test_a_config_that_asks_for_eager_attention_is_computed_all_the_same(llama_shaped, ids, tmp_path):
+    """Eager attention refuses queries that are more precise than values."""
+    folder = shutil.copytree(llama_shaped, tmp_path / "eager")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "attn_implementation": "eager"}))
+    expected, found = (load(str(path), device="cpu", dtype="bfloat16") for path in (llama_shaped, folder))
+    assert torch.equal(all_logits(found, ids), all_logits(expected, ids))
 
 
 def test_a_tied_head_is_the_embedding(tmp_path, ids):
