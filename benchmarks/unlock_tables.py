@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks.clusters import interval
+from benchmarks.clusters import crossed_interval
 from benchmarks.demo_gap import Cell, Measure, gap_closed
 
 ENDS = ("none", "vague", "oracle")
@@ -41,7 +41,7 @@ def bars(cells: Sequence[Cell]) -> dict[str, float]:
 def tables(cells: Sequence[Cell], seeds: Sequence[Seed]) -> Iterator[str]:
     """The lines of the tables: accuracies and gaps by method, then what each variant is by itself.
 
-    Intervals are over schemes: all cells of a drawn one come along.
+    Intervals are over schemes and seeds: all cells of a drawn one come along.
     """
     shown = "".join(f"{title:>10}{'gap closed':>12}{'95 %':>15}" for title in MEASURES.values())
     yield f"{'instruction':<14}{shown}"
@@ -61,7 +61,8 @@ def _measured(cells: Sequence[Cell], name: str, of: Measure) -> str:
     gap = None if name in ENDS else gap_closed(cells, name, of)
     if gap is None:
         return shown + " " * 27
-    found_in = interval(((cell.scheme, cell) for cell in cells), partial(gap_closed, method=name, of=of))
+    placed = ((cell.scheme, cell.seed, cell) for cell in cells)
+    found_in = crossed_interval(placed, partial(gap_closed, method=name, of=of))
     within = "" if found_in is None else "[{:.2f}, {:.2f}]".format(*found_in)
     return f"{shown}{gap:>12.2f}{within:>15}"
 

@@ -82,7 +82,9 @@ def _where_read(
     read: Tensor,
 ) -> Tensor:
     # One place at least: kernels refuse none, and gradients of keys and values are zeros then, not missing.
-    places = read.nonzero()[:, 0] if read.any() else read.new_zeros(1, dtype=torch.long)
+    places = read.nonzero()[:, 0]
+    if not len(places):
+        places = places.new_zeros(1)
     found = _whole(module, settings, query[:, :, places], key, value, read)
     return found.new_zeros(1, query.shape[2], *found.shape[2:]).index_copy(1, places, found)
 

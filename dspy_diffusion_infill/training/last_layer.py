@@ -15,15 +15,17 @@ def only_read(network: Any, read: Tensor) -> Iterator[None]:
     """While open, the last layer's queries, output projection and feed-forward part are zeros but at `read`.
 
     Keys and values are made everywhere. A layer that is made again for its gradient (activation
-    checkpointing) is left as it is: that happens when this is closed.
+    checkpointing, by transformers or by a wrapper around the whole layer) is left as it is: that happens when
+    this is closed.
 
     Args:
-        network: Of transformers, with layers as Llama's.
+        network: Of transformers, with layers as Llama's. Nobody else may run it meanwhile.
         read: bool, [rows, length].
     """
     layer = network.get_decoder().layers[-1]
     with ExitStack() as stack:
-        if "mlp" in layer._modules and not getattr(layer, "gradient_checkpointing", False):
+        bare = "mlp" in layer._modules  # a wrapper has the layer as its only part
+        if bare and not getattr(layer, "gradient_checkpointing", False):
             for module in (layer.self_attn.q_proj, layer.self_attn.o_proj, layer.mlp):
                 stack.enter_context(forward_as(module, partial(_at, read, module.forward)))
         yield

@@ -96,19 +96,26 @@ def _attention(mask: Tensor, blind: Tensor | None, read: Tensor, network: Any) -
     """What keeps the examples of a row apart: positions from 0, and a block each; positions alone leak."""
     if int(mask.max()) <= 1 and blind is None:
         return {"attention_mask": mask}
-    place = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
-    begins = mask != mask.roll(1, 1)
-    begins[:, 0] = True
-    positions = place - place.where(begins, torch.zeros_like(place)).cummax(1).values
     if blind is None and attends_by_example(network):
         lengths = [torch.unique_consecutive(row, return_counts=True)[1].tolist() for row in mask]
-        return {"position_ids": positions, "apart": Apart(lengths, read)}
+        return {"position_ids": _positions(mask), "apart": Apart(lengths, read)}
     same = mask[:, None, :, None] == mask[:, None, None, :]  # rows 1 length length
     if blind is not None:
         same &= ~blind[:, None, :, None] | blind[:, None, None, :]
-    if network.config._attn_implementation == "eager":  # adds its mask
-        dtype = network.get_input_embeddings().weight.dtype
-        same = torch.zeros(same.shape, dtype=dtype, device=mask.device).masked_fill(
-            ~same, torch.finfo(dtype).min
-        )
-    return {"attention_mask": same, "position_ids": positions}
+    if network.config._attn_implementation == "eager":
+        same = _added(same, network.get_input_embeddings().weight.dtype)
+    return {"attention_mask": same, "position_ids": _positions(mask)}
+
+
+def _positions(mask: Tensor) -> Tensor:
+    """From 0 in each example, [rows, length]."""
+    place = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
+    begins = mask != mask.roll(1, 1)
+    begins[:, 0] = True
+    return place - place.where(begins, torch.zeros_like(place)).cummax(1).values
+
+
+def _added(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask as eager attention takes it, which adds it to the scores."""
+    mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
+    return mask.masked_fill(~visible, torch.finfo(dtype).min)

@@ -24,7 +24,7 @@ from dspy_diffusion_infill.training.packing import lay_out, spread
 logger = logging.getLogger(__name__)
 
 AT_A_TIME = 8
-"""Examples measured together."""
+"""Examples measured together, on average."""
 WINDOW = 8
 """Tokens of a sample infill."""
 

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import ablation, results, serve_load, unlock
 from benchmarks.checks import parsed
-from benchmarks.clusters import interval
+from benchmarks.clusters import crossed_interval, interval
 from benchmarks.rating import gain_line, gain_row
 
 
@@ -76,6 +76,21 @@ def test_cells_of_one_scheme_are_drawn_together():
     assert interval(cells[:3], share) is None
     assert interval(cells, lambda drawn: share(drawn) or None) == (0.5, 1.0)
     assert interval(cells, lambda drawn: None) is None
+
+
+def test_schemes_and_seeds_are_drawn_at_once():
+    def share(cells):
+        return sum(cells) / len(cells)
+
+    def cells(worth):
+        return [(scheme, seed, worth(scheme, seed)) for scheme in "abc" for seed in range(3)]
+
+    by_scheme, by_seed = cells(lambda scheme, _: scheme == "a"), cells(lambda _, seed: seed == 0)
+    assert crossed_interval(by_scheme, share) == crossed_interval(by_seed, share) == (0.0, 1.0)
+    luck = cells(lambda scheme, seed: scheme == "a" and seed == 0)
+    assert crossed_interval(luck, share) == (0.0, pytest.approx(4 / 9))
+    assert crossed_interval(by_scheme[::3], share) is None, "one seed"
+    assert crossed_interval(by_scheme[:3], share) is None, "one scheme"
 
 
 def test_one_scheme_has_a_gain_without_an_interval():

@@ -147,11 +147,12 @@ def test_the_control_without_examples_shows_none():
     assert spy.seen == (replace(canvas, context=()),)
 
 
-def test_gaps_are_those_of_the_demo_with_an_interval_over_schemes():
+def test_gaps_are_those_of_the_demo_with_an_interval_over_schemes_and_seeds():
     scores = dict.fromkeys((*CONTROLS, *VARIANTS), 0.2) | {"vague": 0.0, "oracle": 0.8, "fsro": 0.6}
     kappas = scores | {"vague": 0.2}
     cell = Cell("generated", "1..5", 0, {}, scores, kappas, 1.0)
-    cells = [cell, replace(cell, scheme="a..e", scores=scores | {"fsro": 1.0})]
+    other = replace(cell, scheme="a..e", scores=scores | {"fsro": 1.0})
+    cells = [replace(one, seed=seed) for one in (cell, other) for seed in (0, 1)]
     found = bars(cells)
     assert found["fsro_gap_closed"] == pytest.approx(0.875)  # (.6 + .8, clipped at the oracle) over 1.6
     assert found["ro_gap_closed"] == found["shuffled_gap_closed"] == pytest.approx(0.25)
