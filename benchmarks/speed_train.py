@@ -114,8 +114,9 @@ def run(source: str, *, sizes: Sizes, seconds: float, seed: int) -> Iterator[Row
     deadline = time.monotonic() + seconds
     with TemporaryDirectory() as folder:
         plain = Loop(PlainTrainer, build(vocabulary, sizes), folder)
-        ours = Loop(MaskedDiffusionTrainer, build(vocabulary, sizes), folder)
-        attend_by_example(ours.model)
+        model = build(vocabulary, sizes)
+        attend_by_example(model)
+        ours = Loop(MaskedDiffusionTrainer, model, folder)
         for update in range(len(examples) // BATCH):
             ours.model.load_state_dict(plain.model.state_dict())
             row = pair(plain, ours, examples, vocabulary, update, seed)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from benchmarks.roofline import LLADA_8B, measure_peaks
 from benchmarks.training_loops import BATCH, NUM_BATCHES, Loop
@@ -86,10 +86,14 @@ def measure(
     return GpuRow("LLaDA-8B", objective, tokens / seconds, arithmetic / seconds / peak, memory)
 
 
-def flops(config: LlamaConfig, examples: Sequence[Noised]) -> float:
+def flops(config: Any, examples: Sequence[Noised]) -> float:
     """What an update needs: products with weights forward and, for activations alone, backward; attention.
 
     The last layer is counted where it is read. Adapters, less than a hundredth, are left out.
+
+    Args:
+        config: Of the network, as Llama's.
+        examples: Of the update.
     """
     width, shared = config.hidden_size, config.num_key_value_heads * config.head_dim
     keys_and_values = 2 * width * shared
