@@ -5,10 +5,12 @@
 The plain loop is transformers' Trainer: batches in the order the examples come, padded to the longest, logits
 at every position, cross-entropy over all of them. Ours lays the examples of a batch end to end, lets each
 attend to itself, and computes the last layer and logits at masked positions only. Model (6 layers, d 256,
-32,768 tokens), precision (float32), examples a batch (8) and an update (32), optimizer and masks are the
-same. Updates are interleaved, two of full-sequence to one of response-only masking, as the paper's 8 and 4
-epochs are; before each pair both models have the same weights. Reported: the ratio of non-padding tokens per
-second, total over total, and the largest difference of losses.
+32,768 tokens), precision, examples a batch (8) and an update (32), optimizer and masks are the same. The
+precision is that in which `diffusion-infill train` computes on this machine, unless it is given: bfloat16
+with float32 weights where products in it are fast, else float32. Updates are interleaved, two of
+full-sequence to one of response-only masking, as the paper's 8 and 4 epochs are; before each pair both models
+have the same weights. Reported: the ratio of non-padding tokens per second, total over total, and the largest
+difference of losses.
 
 FILE holds feedback records (or any form that `diffusion-infill train` reads), cut to 1,024 tokens of a
 byte-level BPE made from its own texts. With a GPU, ours alone is timed there too, on the same examples: a
@@ -44,9 +46,11 @@ from dspy_diffusion_infill.training.loss import IGNORED
 from dspy_diffusion_infill.training.masking import Objective
 from dspy_diffusion_infill.training.packing import lay_out
 from dspy_diffusion_infill.training.sources import read
+from dspy_diffusion_infill.training.train import fast_in_bf16
 from dspy_diffusion_infill.training.trainer import MaskedDiffusionTrainer
 from dspy_diffusion_infill.training.updates import Updates
 
+PRECISIONS = ("float32", "bfloat16")
 MAX_TOKENS = 1024
 STAGES: tuple[Objective, ...] = ("fs", "fs", "ro")
 
@@ -108,15 +112,15 @@ def read_examples(source: str, vocab_size: int) -> tuple[list[Example], Vocabula
     return [truncate(encode(turns, vocabulary), MAX_TOKENS) for turns in conversations], vocabulary
 
 
-def run(source: str, *, sizes: Sizes, seconds: float, seed: int) -> Iterator[Row]:
+def run(source: str, *, sizes: Sizes, seconds: float, seed: int, bf16: bool) -> Iterator[Row]:
     """Pairs of updates, until the time is up; the first pair, which warms up, is left out."""
     examples, vocabulary = read_examples(source, sizes.vocab_size)
     deadline = time.monotonic() + seconds
     with TemporaryDirectory() as folder:
-        plain = Loop(PlainTrainer, build(vocabulary, sizes), folder)
+        plain = Loop(PlainTrainer, build(vocabulary, sizes), folder, bf16=bf16)
         model = build(vocabulary, sizes)
         attend_by_example(model)
-        ours = Loop(MaskedDiffusionTrainer, model, folder)
+        ours = Loop(MaskedDiffusionTrainer, model, folder, bf16=bf16)
         for update in range(len(examples) // BATCH):
             ours.model.load_state_dict(plain.model.state_dict())
             row = pair(plain, ours, examples, vocabulary, update, seed)
@@ -183,13 +187,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--precision", choices=PRECISIONS, default=PRECISIONS[fast_in_bf16(use_cpu=True)])
     parser.add_argument("--vocab-size", type=int, default=Sizes().vocab_size)
     options = parsed(parser, arguments)
     torch.set_num_threads(options.threads)
     started, rows = time.monotonic(), []
+    print(options.precision)
     print(f"{'':>4}{'tokens':>8}{'masked':>8}{'plain tok/s':>13}{'ours tok/s':>12}{'loss diff':>11}")
     sizes = Sizes(vocab_size=options.vocab_size)
-    for row in run(options.data, sizes=sizes, seconds=60 * options.minutes, seed=options.seed):
+    seconds, bf16 = 60 * options.minutes, options.precision == "bfloat16"
+    for row in run(options.data, sizes=sizes, seconds=seconds, seed=options.seed, bf16=bf16):
         rows.append(row)
         print(_line(row), flush=True)
     for name, value in bars(rows).items():
@@ -202,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.json:
         write_json(
             options.json,
-            rows=[asdict(row) for row in (*rows, *gpu)],
+            rows=[{"precision": options.precision}, *(asdict(row) for row in (*rows, *gpu))],
             bars=bars(rows),
             seeds=[options.seed],
             started=started,

@@ -48,7 +48,7 @@ def measure_gpu(examples: Sequence[Example], vocabulary: Vocabulary, *, seed: in
     peak = measure_peaks().flops_per_s
     model = shaped(LLADA_8B, "cuda")
     with TemporaryDirectory() as folder:
-        loop = Loop(MaskedDiffusionTrainer, model, folder, use_cpu=False)
+        loop = Loop(MaskedDiffusionTrainer, model, folder, bf16=True, use_cpu=False)
         return [measure(loop, examples, vocabulary, stage, peak, seed) for stage in STAGES]
 
 

@@ -53,14 +53,20 @@ class Loop:
     """One of the two: a model, its optimizer, and the Trainer that takes its updates."""
 
     def __init__(
-        self, trainer: type[MaskedDiffusionTrainer], model: nn.Module, folder: str, *, use_cpu: bool = True
+        self,
+        trainer: type[MaskedDiffusionTrainer],
+        model: nn.Module,
+        folder: str,
+        *,
+        bf16: bool,
+        use_cpu: bool = True,
     ) -> None:
         self.trainer = trainer
         self.model = model
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.01, fused=True)
         self.arguments = TrainingArguments(
             output_dir=folder, max_steps=1, per_device_train_batch_size=1,
-            gradient_accumulation_steps=NUM_BATCHES, use_cpu=use_cpu, bf16=not use_cpu, report_to="none",
+            gradient_accumulation_steps=NUM_BATCHES, use_cpu=use_cpu, bf16=bf16, report_to="none",
             save_strategy="no", logging_strategy="no", disable_tqdm=True, remove_unused_columns=False,
             dataloader_pin_memory=False,
         )  # fmt: skip
