@@ -52,7 +52,9 @@ class _CrossEntropies(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (gradient,) = ctx.saved_tensors
-        return gradient.mul_(grad[:, None]), None
+        for rows in _chunks(gradient):  # of less precision, the whole would be copied to float32 and back
+            gradient[rows].mul_(grad[rows, None])
+        return gradient, None
 
 
 def _chunks(logits: Tensor) -> Iterator[slice]:
