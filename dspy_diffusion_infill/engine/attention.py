@@ -15,6 +15,9 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 _NAME = "sdpa_by_example"
+_FAST_TO = 1024
+"""Tokens up to which two products and what is between them are faster on a CPU than torch's kernel: see
+docs/log.md."""
 
 
 class Apart(NamedTuple):
@@ -70,7 +73,23 @@ def _attend(
 def _whole(
     module: torch.nn.Module, settings: dict[str, Any], query: Tensor, key: Tensor, value: Tensor, _: Tensor
 ) -> Tensor:
+    if _by_products(query, key, settings):
+        return _products(query, key, value, settings["scaling"])
     return sdpa_attention_forward(module, query, key, value, None, **settings)[0]
+
+
+def _by_products(query: Tensor, key: Tensor, settings: dict[str, Any]) -> bool:
+    """Torch's kernel is slow in bfloat16 on CPUs, backwards above all; in float32 both take as long."""
+    slow = query.device.type == "cpu" and query.dtype is torch.bfloat16
+    return slow and key.shape[2] <= _FAST_TO and not settings.get("dropout")
+
+
+def _products(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+    """Queries [1, heads, n, d], keys and values [1, groups, m, d]; returns [1, n, heads, d]."""
+    # The heads of a group follow each other, so that its keys serve them without being repeated.
+    grouped = (query * scaling).reshape(1, key.shape[1], -1, query.shape[3])
+    weights = (grouped @ key.transpose(2, 3)).softmax(dim=-1)
+    return (weights @ value).reshape(query.shape).transpose(1, 2)
 
 
 def _where_read(

@@ -41,6 +41,55 @@ def test_each_example_is_as_it_is_alone(model):
         torch.testing.assert_close(found[row, place], alone[row, start][place - start], atol=1e-5, rtol=0)
 
 
+def gradients(model) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    model(input_ids=IDS, position_ids=POSITIONS, use_cache=False, apart=APART).logits[
+        APART.read
+    ].sum().backward()
+    return {name: one.grad for name, one in model.named_parameters()}
+
+
+def test_plain_products_are_what_the_kernel_computes(model, monkeypatch: pytest.MonkeyPatch):
+    """In float32, where the two differ by rounding alone."""
+    attend_by_example(model)
+    monkeypatch.setattr(attention, "_by_products", lambda *_: False)
+    by_kernel = logits(model, IDS, position_ids=POSITIONS, apart=APART), gradients(model)
+    monkeypatch.setattr(attention, "_by_products", lambda *_: True)
+    monkeypatch.setattr(attention, "sdpa_attention_forward", None)
+    found = logits(model, IDS, position_ids=POSITIONS, apart=APART), gradients(model)
+    torch.testing.assert_close(found, by_kernel, atol=1e-4, rtol=1e-4)
+
+
+def asked_of_the_kernel(model, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many examples."""
+    calls: list[int] = []
+    attend = attention.sdpa_attention_forward
+
+    def seen(*args, **settings: object):
+        calls.append(1)
+        return attend(*args, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(attention, "sdpa_attention_forward", seen)
+        gradients(model)
+    return len(calls)
+
+
+def test_products_are_for_short_examples_in_bfloat16_without_dropout(model, monkeypatch: pytest.MonkeyPatch):
+    attend_by_example(model)
+    examples = 2 * 4
+    assert asked_of_the_kernel(model, monkeypatch) == examples
+    model.to(torch.bfloat16)
+    assert asked_of_the_kernel(model, monkeypatch) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(attention, "_FAST_TO", 3)
+        assert asked_of_the_kernel(model, monkeypatch) == examples / 2
+    for layer in model.model.layers:
+        layer.self_attn.attention_dropout = 0.5
+    assert asked_of_the_kernel(model.train(), monkeypatch) == examples
+    assert asked_of_the_kernel(model.eval(), monkeypatch) == 0
+
+
 def test_without_it_attention_is_as_it_was(model):
     mask = torch.tensor([[1] * 7, [1] * 4 + [0] * 3])
     before = logits(model, IDS, attention_mask=mask)
