@@ -9,8 +9,9 @@ attend to itself, and computes the last layer and logits at masked positions onl
 precision is that in which `diffusion-infill train` computes on this machine, unless it is given: bfloat16
 with float32 weights where products in it are fast, else float32. Updates are interleaved, two of
 full-sequence to one of response-only masking, as the paper's 8 and 4 epochs are; before each pair both models
-have the same weights. Reported: the ratio of non-padding tokens per second, total over total, and the largest
-difference of losses.
+have the same weights. Reported: the ratio of non-padding tokens per second, total over total; and the largest
+difference of losses on the same masks, `loss_diff` in float32 and before anything is timed, since bfloat16
+hides mistakes behind its rounding, and `loss_diff_timed` of the updates that were timed.
 
 FILE holds feedback records (or any form that `diffusion-infill train` reads), cut to 1,024 tokens of a
 byte-level BPE made from its own texts. With a GPU, ours alone is timed there too, on the same examples: a
@@ -25,17 +26,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.checks import check_enough, parsed
 from benchmarks.report import write_json
 from benchmarks.speed_train_gpu import measure_gpu
-from benchmarks.training_loops import BATCH, NUM_BATCHES, Loop, PlainTrainer
-from dspy_diffusion_infill.engine.attention import attend_by_example
+from benchmarks.training_loops import BATCH, MAX_TOKENS, NUM_BATCHES, Loop, Sizes, loops
 from dspy_diffusion_infill.engine.llada import CHAT
 from dspy_diffusion_infill.engine.vocabulary import Vocabulary
 from dspy_diffusion_infill.prompts.canvas import Message
@@ -44,24 +43,13 @@ from dspy_diffusion_infill.training.data import Example, encode
 from dspy_diffusion_infill.training.embedded import train_tokenizer
 from dspy_diffusion_infill.training.loss import IGNORED
 from dspy_diffusion_infill.training.masking import Objective
-from dspy_diffusion_infill.training.packing import lay_out
+from dspy_diffusion_infill.training.packing import Noised, lay_out
 from dspy_diffusion_infill.training.sources import read
 from dspy_diffusion_infill.training.train import fast_in_bf16
-from dspy_diffusion_infill.training.trainer import MaskedDiffusionTrainer
 from dspy_diffusion_infill.training.updates import Updates
 
 PRECISIONS = ("float32", "bfloat16")
-MAX_TOKENS = 1024
 STAGES: tuple[Objective, ...] = ("fs", "fs", "ro")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sizes:
-    """Of the model; the defaults are those of the bar."""
-
-    vocab_size: int = 32768
-    hidden_size: int = 256
-    num_layers: int = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,23 +65,6 @@ class Row:
     seconds_ours: float
     loss_plain: float
     loss_ours: float
-
-
-def build(vocabulary: Vocabulary, sizes: Sizes) -> LlamaForCausalLM:
-    """A LLaDA of these sizes with random weights, the same every time."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=sizes.vocab_size,
-        hidden_size=sizes.hidden_size,
-        intermediate_size=3 * sizes.hidden_size,
-        num_hidden_layers=sizes.num_layers,
-        num_attention_heads=4,
-        max_position_embeddings=MAX_TOKENS,
-        bos_token_id=None,
-        eos_token_id=vocabulary.padding_id,
-        is_causal=False,  # pyright: ignore[reportCallIssue]
-    )
-    return LlamaForCausalLM(config)
 
 
 def read_examples(source: str, vocab_size: int) -> tuple[list[Example], Vocabulary]:
@@ -112,44 +83,71 @@ def read_examples(source: str, vocab_size: int) -> tuple[list[Example], Vocabula
     return [truncate(encode(turns, vocabulary), MAX_TOKENS) for turns in conversations], vocabulary
 
 
-def run(source: str, *, sizes: Sizes, seconds: float, seed: int, bf16: bool) -> Iterator[Row]:
-    """Pairs of updates, until the time is up; the first pair, which warms up, is left out."""
-    examples, vocabulary = read_examples(source, sizes.vocab_size)
-    deadline = time.monotonic() + seconds
-    with TemporaryDirectory() as folder:
-        plain = Loop(PlainTrainer, build(vocabulary, sizes), folder, bf16=bf16)
-        model = build(vocabulary, sizes)
-        attend_by_example(model)
-        ours = Loop(MaskedDiffusionTrainer, model, folder, bf16=bf16)
-        for update in range(len(examples) // BATCH):
-            ours.model.load_state_dict(plain.model.state_dict())
-            row = pair(plain, ours, examples, vocabulary, update, seed)
-            if update:
-                yield row
-            if time.monotonic() > deadline:
-                return
+class Update(NamedTuple):
+    """The same masks on the same examples, for both loops."""
+
+    objective: Objective
+    noised: Sequence[Noised]
+    plain: list[dict[str, Tensor]]
+    ours: list[dict[str, Tensor]]
 
 
-def pair(
-    plain: Loop, ours: Loop, examples: Sequence[Example], vocabulary: Vocabulary, update: int, seed: int
-) -> Row:
-    """The same update by both, in turn the one and the other first."""
-    stage = STAGES[update % len(STAGES)]
+def lay_out_both(examples: Sequence[Example], vocabulary: Vocabulary, number: int, seed: int) -> Update:
+    """An update's batches, as each loop wants them."""
+    stage, size = STAGES[number % len(STAGES)], BATCH // NUM_BATCHES
     updates = Updates(examples, vocabulary, stage, batch=BATCH, num_batches=NUM_BATCHES, seed=seed)
-    noised, size = updates.noised(update), BATCH // NUM_BATCHES
+    noised = updates.noised(number)
     in_order = [
         lay_out([[one] for one in noised[first : first + size]], vocabulary.padding_id)
         for first in range(0, BATCH, size)
     ]
-    packed = [updates(update * NUM_BATCHES + part) for part in range(NUM_BATCHES)]
+    packed = [updates(number * NUM_BATCHES + part) for part in range(NUM_BATCHES)]
+    return Update(stage, noised, in_order, packed)
+
+
+def difference(examples: Sequence[Example], vocabulary: Vocabulary, sizes: Sizes, seed: int) -> float:
+    """The largest, of the losses of an update of each objective, in float32."""
+    with TemporaryDirectory() as folder:
+        plain, ours = loops(vocabulary, sizes, folder, bf16=False)
+        updates = [lay_out_both(examples, vocabulary, STAGES.index(one), seed) for one in sorted(set(STAGES))]
+        return max(abs(plain.loss(update.plain) - ours.loss(update.ours)) for update in updates)
+
+
+def run(
+    examples: Sequence[Example],
+    vocabulary: Vocabulary,
+    *,
+    sizes: Sizes,
+    seconds: float,
+    seed: int,
+    bf16: bool,
+) -> Iterator[Row]:
+    """Pairs of updates, one at least, until the time is up; a first one, which warms up, is left out."""
+    deadline = time.monotonic() + seconds
+    with TemporaryDirectory() as folder:
+        plain, ours = loops(vocabulary, sizes, folder, bf16=bf16)
+        for number in range(len(examples) // BATCH):
+            ours.model.load_state_dict(plain.model.state_dict())
+            row = pair(
+                plain, ours, lay_out_both(examples, vocabulary, number, seed), ours_first=number % 2 == 1
+            )
+            if not number:
+                continue
+            yield row
+            if time.monotonic() > deadline:
+                return
+
+
+def pair(plain: Loop, ours: Loop, update: Update, *, ours_first: bool) -> Row:
+    """The same update by both."""
     found = {}
-    for loop, batches in ((plain, in_order), (ours, packed))[:: -1 if update % 2 else 1]:
+    for loop, batches in ((plain, update.plain), (ours, update.ours))[:: -1 if ours_first else 1]:
         found[loop] = loop.update(batches)
     return Row(
-        stage,
-        sum(len(one.ids) for one in noised),
-        sum(int((one.labels != IGNORED).sum()) for one in noised),
-        padding(in_order),
+        update.objective,
+        sum(len(one.ids) for one in update.noised),
+        sum(int((one.labels != IGNORED).sum()) for one in update.noised),
+        padding(update.plain),
         found[plain][0],
         found[ours][0],
         found[plain][1],
@@ -163,13 +161,14 @@ def padding(batches: Sequence[dict[str, Tensor]]) -> float:
     return 1 - sum(int((batch["attention_mask"] > 0).sum()) for batch in batches) / positions
 
 
-def bars(rows: Sequence[Row]) -> dict[str, float]:
+def bars(rows: Sequence[Row], loss_diff: float) -> dict[str, float]:
     """The measured numbers, by name."""
     found = {"tokens_per_s_ratio": ratio(rows)}
     for stage in sorted(set(STAGES)):
         if own := [row for row in rows if row.objective == stage]:
             found[f"tokens_per_s_ratio_{stage}"] = ratio(own)
-    return found | {"loss_diff": max(abs(row.loss_plain - row.loss_ours) for row in rows)}
+    timed = max(abs(row.loss_plain - row.loss_ours) for row in rows)
+    return found | {"loss_diff": loss_diff, "loss_diff_timed": timed}
 
 
 def ratio(rows: Sequence[Row]) -> float:
@@ -192,25 +191,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parsed(parser, arguments)
     torch.set_num_threads(options.threads)
     started, rows = time.monotonic(), []
+    sizes = Sizes(vocab_size=options.vocab_size)
+    data = read_examples(options.data, sizes.vocab_size)
+    loss_diff = difference(*data, sizes, options.seed)
     print(options.precision)
     print(f"{'':>4}{'tokens':>8}{'masked':>8}{'plain tok/s':>13}{'ours tok/s':>12}{'loss diff':>11}")
-    sizes = Sizes(vocab_size=options.vocab_size)
-    seconds, bf16 = 60 * options.minutes, options.precision == "bfloat16"
-    for row in run(options.data, sizes=sizes, seconds=seconds, seed=options.seed, bf16=bf16):
+    bf16 = options.precision == "bfloat16"
+    seconds = 60 * options.minutes - (time.monotonic() - started)
+    for row in run(*data, sizes=sizes, seconds=seconds, seed=options.seed, bf16=bf16):
         rows.append(row)
         print(_line(row), flush=True)
-    for name, value in bars(rows).items():
+    found = bars(rows, loss_diff)
+    for name, value in found.items():
         print(f"{name:<24}{value:.3g}")
-    gpu = []
-    if torch.cuda.is_available():
-        gpu = measure_gpu(*read_examples(options.data, options.vocab_size), seed=options.seed)
-    for found in gpu:
-        print(found)
+    gpu = measure_gpu(*data, seed=options.seed) if torch.cuda.is_available() else []
+    for row in gpu:
+        print(row)
     if options.json:
         write_json(
             options.json,
             rows=[{"precision": options.precision}, *(asdict(row) for row in (*rows, *gpu))],
-            bars=bars(rows),
+            bars=found,
             seeds=[options.seed],
             started=started,
         )
