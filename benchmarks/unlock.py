@@ -3,8 +3,8 @@
     python -m benchmarks.unlock --data DIR --work DIR --json FILE [--figure FILE --seeds 0 1 2 --mix]
 
 One common start learns unpaired sentences and instructions with full masking, as LLaDA's pretraining does.
-From it `public` learns to answer with masks on responses only, the stand-in for a public checkpoint. From
-`public`, with equal numbers of updates and the same learning rates, once a seed: `ro` (more of the same),
+From it, once a seed, `public` learns to answer with masks on responses only, the stand-in for a public
+checkpoint. From `public`, with equal numbers of updates and the same learning rates: `ro` (more of the same),
 `fs` (full sequences), and `fsro` (full sequences, then, gently, responses); with `--mix`, half an hour more,
 also `mix` (each row masked one way or the other). Each writes the vague instruction of held-out rating
 schemes anew from 16 examples; what it wrote is answered by one fixed task LM (the embedded model), and by
@@ -165,7 +165,8 @@ def run(data: Path, work: Path, plan: Plan, seeds: Sequence[int], task: str) -> 
     """
     claim(work, about(data, plan, task))
     models = Models(data, work, plan)
-    models.variant("public", 0)
+    for seed in seeds:
+        models.variant("public", seed)
     cells = []
     with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=_use_one_core) as pool:
         wanted = [branch for branch in BRANCHES if branch[-1] in plan.variants]

@@ -108,8 +108,8 @@ class Models:
         return [entry for curve in ([curves[0][-1]], *curves[1:]) for entry in curve]
 
     def _folder(self, path: Sequence[str], seed: int) -> Path:
-        """Of a checkpoint; all seeds have one public model, as the world has."""
-        return self.work / "-".join(path if len(path) == 1 else (*path, str(seed)))
+        """Of a checkpoint."""
+        return self.work / "-".join((*path, str(seed)))
 
     def _make_start(self, data: Path) -> None:
         first = Stage(name="first", num_updates=1, learning_rate=1e-6)
