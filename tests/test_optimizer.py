@@ -558,6 +558,35 @@ def test_the_base_pays_with_the_same_tokens(student, lm):
 
 
 @needs_usage
+def test_a_metric_may_ask_what_a_prediction_used(student):
+    """As in `dspy.Evaluate`, for the search and its base alike."""
+    seen = []
+
+    def metric(example, prediction, trace=None):
+        seen.append(prediction.get_lm_usage())
+        return exact(example, prediction)
+
+    class Twice(dspy.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = self.second = student
+
+        def forward(self, **inputs):
+            self.first(**inputs)
+            return self.second(**inputs)
+
+    rater = rule_lm(propose_or_obey)
+    with dspy.context(track_usage=True, lm=rater, adapter=dspy.ChatAdapter()):
+        base = COPRO(metric=metric, breadth=2, depth=1)
+        tuning = DiffusionInfill(metric, base=base, infiller=ScriptedInfiller("Be warm"), num_threads=2)
+        tuned = tuning.compile(Twice(), trainset=reviews())
+    used = [sum(entry["total_tokens"] for entry in one.values()) for one in seen]
+    assert tuned.detailed_results["base_error"] is None
+    assert len(seen) == tuned.detailed_results["metric_calls"]
+    assert set(used) == {2 * 2}, "two calls of two tokens each"
+
+
+@needs_usage
 def test_dollars_end_a_run(student, lm, monkeypatch):
     monkeypatch.setattr(usage, "price_of", lambda name: {"rule/test": (0.01, 0.02)}[name])
     tuned = optimizer(budget=Budget(usd=0.9), num_threads=1).compile(student, trainset=reviews())

@@ -23,7 +23,15 @@ from dspy_diffusion_infill.search.metrics import Metric
 from dspy_diffusion_infill.search.saying import logger
 from dspy_diffusion_infill.search.selection import Selection
 from dspy_diffusion_infill.search.task import Task
-from dspy_diffusion_infill.search.usage import check_caps, check_repeats, lms_of, track, warn_if_noisy
+from dspy_diffusion_infill.search.usage import (
+    COUNTS_USAGE,
+    UsageOfCalls,
+    check_caps,
+    check_repeats,
+    lms_of,
+    track,
+    warn_if_noisy,
+)
 from dspy_diffusion_infill.traces import ConditionOn
 
 Callback = BaseCallback | Listener
@@ -105,6 +113,8 @@ class Session:
             SettingsError: If another process uses the folder, or it holds another run.
         """
         of_dspy, listeners = told_apart(callbacks)
+        if COUNTS_USAGE and dspy.settings.track_usage:
+            of_dspy = [*of_dspy, UsageOfCalls()]
         with (
             dspy.context(callbacks=[*dspy.settings.callbacks, *of_dspy], usage_tracker=track(self.meter)),
             open_journal(log_dir, run, resume=resume) as journal,

@@ -6,9 +6,11 @@ import importlib
 import logging
 import re
 from collections.abc import Iterable
+from contextvars import ContextVar
 from typing import Any
 
 import dspy
+from dspy.utils.callback import BaseCallback
 from dspy.utils.usage_tracker import UsageTracker
 
 from dspy_diffusion_infill.errors import SettingsError
@@ -21,6 +23,9 @@ COUNTS_USAGE = tuple(map(int, re.findall(r"\d+", dspy.__version__)[:3])) >= (3, 
 
 Price = tuple[float, float]
 """US dollars for a token in, and for a token out."""
+
+_call: ContextVar[tuple[str, UsageTracker] | None] = ContextVar("_call", default=None)
+"""The outermost module that is being called, by the id of the call, and what its LM calls used."""
 
 
 class Usage(UsageTracker):
@@ -43,8 +48,10 @@ class Usage(UsageTracker):
 
     def add_usage(self, lm: str, usage_entry: dict[str, Any]) -> None:
         """Count one call."""
-        if self._outer is not None:
-            self._outer.add_usage(lm, usage_entry)
+        call = _call.get()
+        for tracker in (self._outer, call[1] if call else None):
+            if tracker is not None:
+                tracker.add_usage(lm, usage_entry)
         tokens_in, tokens_out = (usage_entry.get(f"{kind}_tokens") or 0 for kind in ("prompt", "completion"))
         usd = 0.0
         if self._meter.budget.usd is not None and (price := self._price(lm)) is not None:
@@ -57,6 +64,25 @@ class Usage(UsageTracker):
             if self._prices[lm] is None:
                 logger.warning("No price is known for %r: its calls do not count towards usd.", lm)
         return self._prices[lm]
+
+
+class UsageOfCalls(BaseCallback):
+    """Lets `get_lm_usage()` of a prediction say what DSPy tells there where no tracker is in force."""
+
+    def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        """Begin to count, if no module around this one has."""
+        if _call.get() is None:
+            _call.set((call_id, UsageTracker()))
+
+    def on_module_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
+        """Tell what was counted."""
+        call = _call.get()
+        if call is None or call[0] != call_id:
+            return
+        _call.set(None)
+        prediction = outputs[0] if isinstance(outputs, tuple) and outputs else outputs
+        if isinstance(prediction, dspy.Prediction):  # GEPA has a trace beside it
+            prediction.set_lm_usage(call[1].get_total_tokens())
 
 
 def track(meter: Meter) -> UsageTracker | None:
