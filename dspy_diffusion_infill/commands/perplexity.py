@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -84,8 +85,18 @@ def _estimate(
         if not target.scored:
             raise SettingsError(f"A text must hold at least one token; {row.place} holds none.")
         targets.append(target)
-    found = estimate_nelbo(model, targets, num_samples=samples, estimator=estimator, seed=seed)
-    return model.name, found
+    found = [
+        estimate_nelbo(
+            model, [target], num_samples=samples, estimator=estimator, seed=_own_seed(seed, number)
+        )
+        for number, target in enumerate(targets)
+    ]
+    return model.name, [one for (one,) in found]
+
+
+def _own_seed(seed: int, number: int) -> int:
+    """Draws that texts share would err alike in all of them."""
+    return Random(f"{seed}/{number}").getrandbits(32) if number else seed
 
 
 def _together(found: Sequence[Estimate]) -> Estimate:

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 from dspy_diffusion_infill.serving.connect import DEFAULT_URL, KEY_VARIABLE, URL_VARIABLE
+from dspy_diffusion_infill.serving.limits import LOOPBACK
 
 DISTRIBUTION = "dspy-diffusion-infill"
 NAMED = (DISTRIBUTION, "dspy", "torch", "transformers", "vllm")
@@ -58,7 +59,12 @@ def served() -> dict[str, str | None]:
     try:
         key = os.environ.get(KEY_VARIABLE)
         headers = {"authorization": f"Bearer {key}"} if key else {}
-        answer = httpx.get(f"{url}/v1/models", headers=headers, timeout=TIMEOUT_S)
+        answer = httpx.get(
+            f"{url}/v1/models",
+            headers=headers,
+            timeout=TIMEOUT_S,
+            trust_env=httpx.URL(url).host not in LOOPBACK,
+        )
         answer.raise_for_status()
         card = answer.json()["data"][0]
         model, wrong = f"{card['id']} ({card['fingerprint']})", None

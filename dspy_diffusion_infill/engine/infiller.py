@@ -137,7 +137,9 @@ class DiffusionInfiller:
         everywhere = self.denoising.length == "adaptive"
         if not everywhere and not has_range(canvas):
             return canvas
-        room = self.context_length - self.num_tokens(canvas)
+        num_tokens = self.num_tokens(canvas)
+        check_length(num_tokens, self.context_length)
+        room = self.context_length - num_tokens
         return with_best_lengths(canvas, self._confidences, room, everywhere=everywhere)
 
     def _confidences(self, canvases: Sequence[Canvas]) -> list[float]:
@@ -150,8 +152,12 @@ class DiffusionInfiller:
         return self.model.vocabulary.lay_out((*canvas.messages, *canvas.context))
 
     def _read(self, layout: Layout, filled: Filled) -> Filling:
+        first = {content.start for content in layout.contents}
         texts = tuple(
-            self.model.vocabulary.decode(filled.ids[part.start : part.stop]) for part in layout.masked
+            self.model.vocabulary.decode(
+                filled.ids[part.start : part.stop], behind_text=part.start not in first
+            )
+            for part in layout.masked
         )
         each = iter(filled.probabilities)
         confidences = tuple(tuple(islice(each, len(part))) for part in layout.masked)

@@ -52,6 +52,17 @@ def lengths_to_try(num_tokens: int) -> list[int]:
     return sorted({max(1, round(max(num_tokens, 2) * factor)) for factor in FACTORS})
 
 
+def most_masks(part: Masked, *, adaptive: bool) -> int:
+    """Mask tokens that a part may be given.
+
+    Example:
+        >>> most_masks(Masked(8), adaptive=True), most_masks(Masked(8), adaptive=False)
+        (16, 8)
+    """
+    asked = part.most or part.num_tokens
+    return max(lengths_to_try(asked)) if adaptive and part.most is None else asked
+
+
 def lengths_within(least: int, most: int) -> list[int]:
     """Lengths spread evenly over a range, both ends included.
 

@@ -119,13 +119,22 @@ def estimate_nelbo(
 def nelbo_steps(
     model: MaskPredictor, targets: Sequence[Target], *, num_samples: int, estimator: Estimator, seed: int
 ) -> Generator[None, None, list[Estimate]]:
-    """As `estimate_nelbo`, in steps of a forward pass each, between which other work may be done."""
+    """As `estimate_nelbo`, in steps of a forward pass each, between which other work may be done.
+
+    All draws are made before the first step.
+    """
     _check(model, targets, num_samples, estimator)
     samples = [
         _Sample(index, masked, weight)
         for index, target in enumerate(targets)
         for masked, weight in _draw(target, num_samples, estimator, seed)
     ]
+    return _nelbo(model, targets, samples)
+
+
+def _nelbo(
+    model: MaskPredictor, targets: Sequence[Target], samples: Sequence[_Sample]
+) -> Generator[None, None, list[Estimate]]:
     terms: list[list[float]] = [[] for _ in targets]
     losses = yield from _cross_entropies(model, targets, samples)
     for sample, loss in zip(samples, losses, strict=True):

@@ -94,6 +94,9 @@ class Vocabulary:
             )
         self._ids = {token: ids[token] for token in chat.special_tokens}
         self._tokenizer, self._text = tokenizer, _text_only(tokenizer, special)
+        self._before = self.encode("a")
+        *_, (start, _) = self.offsets("a a")
+        self._loses_space = start == 1 and not self._decode(self.encode("a a")[-1:]).startswith(" ")
         self._continuing: str = getattr(tokenizer.model, "continuing_subword_prefix", None) or ""
 
     def __reduce__(self) -> tuple[type[Vocabulary], tuple[Tokenizer, ChatFormat, int]]:
@@ -108,15 +111,25 @@ class Vocabulary:
         """Character range (start, end) of each token of `text`, in order."""
         return self._text.encode(text, add_special_tokens=False).offsets
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Sequence[int], *, behind_text: bool = False) -> str:
         """The text of ids that stand for text, leading spaces included.
 
         WordPiece's mark of a token that goes on with a word ("##") is no text: at the start there is no word.
+
+        Args:
+            ids: No special tokens.
+            behind_text: Whether something stands before it. SentencePiece's decoders take the first space
+                away, as a whole text has none.
         """
-        text = self._tokenizer.decode(list(ids), skip_special_tokens=False)
+        if behind_text and self._loses_space:
+            return self._decode([*self._before, *ids]).removeprefix(self._decode(self._before))
+        text = self._decode(ids)
         first = self._tokenizer.id_to_token(ids[0]) if ids else None
         goes_on = first is not None and first.startswith(self._continuing)
         return text.removeprefix(self._continuing) if goes_on else text
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return self._tokenizer.decode(list(ids), skip_special_tokens=False)
 
     def lay_out(self, messages: Sequence[Message], *, answer_tokens: int = 0) -> Layout:
         """Write a conversation as the model was taught to read it, masks by id.

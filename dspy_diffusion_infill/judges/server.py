@@ -11,6 +11,7 @@ import httpx
 
 from dspy_diffusion_infill.errors import JudgeUnavailableError, SettingsError
 from dspy_diffusion_infill.judges.process import POLL_S, ServerProcess
+from dspy_diffusion_infill.serving.limits import LOOPBACK
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,8 @@ class JudgeServer:
         max_restarts: How often a server that died is started anew.
 
     Raises:
-        SettingsError: If the address holds a password, which warnings, errors and saved programs would show.
+        SettingsError: If the address is none, or holds a password, which warnings, errors and saved programs
+            would show.
     """
 
     def __init__(
@@ -47,6 +49,8 @@ class JudgeServer:
             )
         self.root, self.process = root.rstrip("/"), process
         self.timeout_s, self.max_restarts, self.num_restarts = timeout_s, max_restarts, 0
+        # what runs on this machine is asked directly: a proxy would be shown the key, and cannot reach it
+        self._through_proxies = _checked(self.root).host not in LOOPBACK
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._tls = httpx.create_ssl_context()  # made once: it costs a hundred times what /health does
         self._lock, self._closed = threading.Lock(), threading.Event()
@@ -71,8 +75,7 @@ class JudgeServer:
     def is_healthy(self) -> bool:
         """Whether the server answers, and its engine lives."""
         try:
-            url = f"{self.root}/health"
-            return httpx.get(url, headers=self._headers, verify=self._tls, timeout=5.0).is_success
+            return self._request("GET", "/health", 5.0).is_success
         except httpx.HTTPError:
             return False
 
@@ -167,9 +170,19 @@ class JudgeServer:
         self.num_restarts += 1
         process.start(self.is_healthy, self.timeout_s)
 
+    def _request(self, method: str, path: str, timeout_s: float) -> httpx.Response:
+        return httpx.request(
+            method,
+            self.root + path,
+            headers=self._headers,
+            verify=self._tls,
+            timeout=timeout_s,
+            trust_env=self._through_proxies,
+        )
+
     def _ask(self, method: str, path: str) -> httpx.Response:
         try:
-            answer = httpx.request(method, self.root + path, headers=self._headers, timeout=self.timeout_s)
+            answer = self._request(method, path, self.timeout_s)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise JudgeUnavailableError(f"No judge answers at {self.root}{path}: {error}") from error
         if answer.status_code == httpx.codes.NOT_FOUND:
@@ -180,3 +193,14 @@ class JudgeServer:
         if answer.is_error:
             raise JudgeUnavailableError(f"{self.root}{path} answers {answer.status_code}: {answer.text}")
         return answer
+
+
+def _checked(root: str) -> httpx.URL:
+    """The address of a server, if it is one."""
+    try:
+        url = httpx.URL(root)
+    except httpx.InvalidURL as error:
+        raise SettingsError(f"url must be an address such as http://127.0.0.1:8000; got {root!r}.") from error
+    if url.scheme not in ("http", "https") or not url.host or not 0 < (url.port or 80) < 2**16:
+        raise SettingsError(f"url must be an address such as http://127.0.0.1:8000; got {root!r}.")
+    return url

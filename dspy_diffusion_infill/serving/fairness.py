@@ -63,9 +63,9 @@ class FairQueue(Generic[Item]):
             self._served, self._level = {}, 0.0
         return item
 
-    def next_cost(self) -> float:
-        """Of what `take` would give."""
-        return self._waiting[self._next()][0][1]
+    def peek(self) -> Item:
+        """What `take` would give."""
+        return self._waiting[self._next()][0][0]
 
     def discard(self, unwanted: Callable[[Item], bool]) -> list[Item]:
         """Take out all items of which this is so."""

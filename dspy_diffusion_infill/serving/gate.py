@@ -59,7 +59,9 @@ class Gate:
 
     def _number_of_key(self, scope: Scope, headers: Headers) -> str:
         scheme, _, given = headers.get("authorization", "").partition(" ")
-        found = [hmac.compare_digest(given.strip().encode("latin-1", "replace"), key) for key in self._keys]
+        found = [
+            hmac.compare_digest(given.strip(" \t").encode("latin-1", "replace"), key) for key in self._keys
+        ]
         if scheme.lower() == "bearer" and any(found):
             return f"key {found.index(True)}"
         if scope["path"] in OPEN_PATHS:

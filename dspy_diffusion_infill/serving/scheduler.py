@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import defaultdict
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import TypeVar
 
 import torch
@@ -89,13 +89,27 @@ class Scheduler:
         for index, task in enumerate(tasks):
             check_canvas(self._model, task.ids)
             alike[tuple(task.ids)].append(index)
+        if not tasks:
+            return []
         job = Job(ticket, tasks, decoding)
         self._enqueue([Unit(job, indices) for indices in alike.values()])
         return job.done.result()
 
-    def run_steps(self, ticket: Ticket, steps: Generator[None, None, Result], cost: float) -> Result:
-        """Run other work on the model, a step at a time among the batches, and wait for its result."""
-        work = Steps(ticket, steps, cost)
+    def run_steps(
+        self, ticket: Ticket, begin: Callable[[], Generator[None, None, Result]], num_tokens: float
+    ) -> Result:
+        """Run other work on the model, a step at a time among the batches, and wait for its result.
+
+        Args:
+            ticket: Whose it is.
+            begin: Gives the steps, in the caller's thread; again, if memory ran out.
+            num_tokens: That the model reads, in all steps.
+
+        Raises:
+            RefusedError: If the ticket is cancelled, the server stops, or a step does not fit the memory.
+        """
+        at_a_time = min(num_tokens, max_batch_tokens(self._model.device))
+        work = Steps(ticket, begin, cost=at_a_time, charge=num_tokens)
         self._enqueue([work])
         return work.done.result()
 
@@ -104,7 +118,7 @@ class Scheduler:
             if self._closing:
                 raise RefusedError(503, "stopping", "The server is stopping; ask again later.", 5)
             for item in items:
-                self._queue.put(item.ticket.client, item, item.cost)
+                self._queue.put(item.ticket.client, item, item.charge)
             self._changed.notify()
 
     @torch.inference_mode()
@@ -114,8 +128,7 @@ class Scheduler:
             self._take_back(self._running.enter(self._admit()))
             self._take_back(self._running.step())
             for work in list(self._steps):
-                if work.step():
-                    self._steps.remove(work)
+                self._advance(work)
             self.room = min(self._most, self.room * REGROWTH)
             self._metrics.waiting.set(len(self._queue))
             self._metrics.running.set(self._running.num_rows)
@@ -142,7 +155,7 @@ class Scheduler:
         entering: list[Unit] = []
         used = self._running.cost + sum(work.cost for work in self._steps)
         with self._changed:
-            while self._queue and (not used or used + self._queue.next_cost() <= self.room):
+            while self._queue and (not used or used + self._queue.peek().cost <= self.room):
                 item = self._queue.take()
                 used += item.cost
                 if isinstance(item, Steps):
@@ -151,7 +164,16 @@ class Scheduler:
                     entering.append(item)
         return entering
 
-    def _take_back(self, lost: list[Unit]) -> None:
+    def _advance(self, work: Steps) -> None:
+        """A step of other work."""
+        try:
+            if work.step():
+                self._steps.remove(work)
+        except torch.OutOfMemoryError:
+            self._steps.remove(work)
+            self._take_back([work])
+
+    def _take_back(self, lost: Sequence[Unit | Steps]) -> None:
         """Memory ran out: what was lost goes back to the queue, and less is taken on at a time."""
         if not lost:
             return
@@ -159,14 +181,16 @@ class Scheduler:
         self.room = max(1.0, min(self.room, sum(unit.cost for unit in lost)) / 2)
         log.warning("out of memory: %d tokens are taken on at a time now", self.room)
         if len(lost) == 1:
-            lost = lost[0].halves() if len(lost[0].unfinished) > 1 else _too_large(lost[0])
+            lost = self._smaller(lost[0])
         with self._changed:
-            for unit in reversed(lost):
-                self._queue.put_back(unit.ticket.client, unit, unit.cost)
+            for item in reversed(lost):
+                self._queue.put_back(item.ticket.client, item, item.charge)
 
-
-def _too_large(unit: Unit) -> list[Unit]:
-    size = len(unit.job.tasks[unit.indices[0]].ids)
-    message = f"A canvas of {size} tokens does not fit the memory of this server; send a shorter one."
-    unit.fail(RefusedError(503, "out_of_memory", message))
-    return []
+    def _smaller(self, lost: Unit | Steps) -> Sequence[Unit | Steps]:
+        """What to begin of it: in parts, or when nothing else is in work; nothing, if it had that."""
+        parts = lost.parts()
+        if len(parts) > 1 or self._running or self._steps:
+            return parts
+        message = f"{lost.size} tokens do not fit the memory of this server; send a shorter text."
+        lost.fail(RefusedError(503, "out_of_memory", message))
+        return []

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
 from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
+from dspy_diffusion_infill.engine.length import most_masks
 from dspy_diffusion_infill.engine.likelihood import (
     Target,
     masked_nll_steps,
@@ -78,10 +79,9 @@ class Service:
             RefusedError: If too much is asked at once.
         """
         canvases = [canvas.read(request.context) for canvas in request.canvases]
-        self._check_size(canvases, request.n)
-        infiller = DiffusionInfiller(
-            self.model, self._settled(request.denoising()), run=partial(self._scheduler.run, ticket)
-        )
+        denoising = self._settled(request.denoising())
+        self._check_size(canvases, request.n, adaptive=denoising.length == "adaptive")
+        infiller = DiffusionInfiller(self.model, denoising, run=partial(self._scheduler.run, ticket))
         fillings = infiller.infill(canvases, num_candidates=request.n, seed=request.seed)
         return InfillAnswer(
             model=self.name,
@@ -99,14 +99,15 @@ class Service:
         if request.canvases is not None:
             return self._score_canvases(request.canvases, request.context, ticket)
         targets = [self._target(each) for each in request.inputs or ()]
-        steps = nelbo_steps(
+        begin = partial(
+            nelbo_steps,
             self.model,
             targets,
             num_samples=request.num_samples,
             estimator=request.estimator,
             seed=request.seed,
         )
-        found, usage = self._scored(ticket, targets, steps)
+        found, usage = self._scored(ticket, targets, begin, request.num_samples)
         return ScoreAnswer(model=self.name, scores=[ScoreBody.of(each) for each in found], usage=usage)
 
     def _score_canvases(
@@ -114,14 +115,18 @@ class Service:
     ) -> ScoreAnswer:
         """As `DiffusionInfiller.nll_per_token`."""
         targets = [self._infiller.target(canvas.read(context), canvas.texts) for canvas in canvases]
-        found, usage = self._scored(ticket, targets, masked_nll_steps(self.model, targets))
+        found, usage = self._scored(ticket, targets, partial(masked_nll_steps, self.model, targets), 1)
         return ScoreAnswer(model=self.name, nll_per_token=found, usage=usage)
 
     def _scored(
-        self, ticket: Ticket, targets: Sequence[Target], steps: Generator[None, None, Result]
+        self,
+        ticket: Ticket,
+        targets: Sequence[Target],
+        begin: Callable[[], Generator[None, None, Result]],
+        times: int,
     ) -> tuple[Result, Usage]:
         num_tokens = sum(len(target.ids) for target in targets)
-        found = self._scheduler.run_steps(ticket, steps, float(num_tokens))
+        found = self._scheduler.run_steps(ticket, begin, num_tokens * times)
         return found, self.used(num_tokens, 0)
 
     def tokenize(self, request: TokenizeRequest) -> TokenizeAnswer:
@@ -129,9 +134,12 @@ class Service:
 
         Raises:
             CanvasError: If the canvas holds no mask.
+            RefusedError: If it holds too many.
         """
         if request.canvas is not None:
-            return TokenizeAnswer(num_tokens=self._infiller.num_tokens(request.canvas.read(request.context)))
+            canvas = request.canvas.read(request.context)
+            self._check_size([canvas], 1)
+            return TokenizeAnswer(num_tokens=self._infiller.num_tokens(canvas))
         text, vocabulary = request.text or "", self.model.vocabulary
         ids = vocabulary.encode(text)
         offsets = [list(span) for span in vocabulary.offsets(text)]
@@ -146,8 +154,9 @@ class Service:
     def _settled(self, denoising: Denoising) -> Denoising:
         return replace(denoising, cache=self.cache) if denoising.cache == "auto" else denoising
 
-    def _check_size(self, canvases: Sequence[Canvas], n: int) -> None:
-        masks = n * sum(part.most or part.num_tokens for canvas in canvases for part in _masked(canvas))
+    def _check_size(self, canvases: Sequence[Canvas], n: int, *, adaptive: bool = False) -> None:
+        parts = [part for canvas in canvases for part in _masked(canvas)]
+        masks = n * sum(most_masks(part, adaptive=adaptive) for part in parts)
         if masks > self._limits.new_tokens:
             raise RefusedError(
                 400,

@@ -7,6 +7,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from dspy_diffusion_infill.engine.reverse import Decoding, Filled, Task
 
 Progress = Callable[[int, Sequence[int]], None]
@@ -66,8 +68,17 @@ class Unit:
     @property
     def cost(self) -> float:
         """Tokens that it takes: the canvas once, and what is written for each candidate."""
-        ids = self.job.tasks[self.indices[0]].ids
-        return len(ids) * (1 + (len(self.indices) - 1) / 4)
+        return self.size * (1 + (len(self.indices) - 1) / 4)
+
+    @property
+    def charge(self) -> float:
+        """What its client pays with turns."""
+        return self.cost
+
+    @property
+    def size(self) -> int:
+        """Tokens of one canvas."""
+        return len(self.job.tasks[self.indices[0]].ids)
 
     @property
     def unfinished(self) -> dict[tuple[Unit, int], Task]:
@@ -76,11 +87,11 @@ class Unit:
             (self, index): self.job.tasks[index] for index in self.indices if index not in self.job.filled
         }
 
-    def halves(self) -> list[Unit]:
-        """Two units of half as many tasks."""
+    def parts(self) -> list[Unit]:
+        """Two units of half as many tasks, to be begun anew; itself, if there is one task."""
         left = [index for index in self.indices if index not in self.job.filled]
         middle = len(left) // 2
-        return [Unit(self.job, left[:middle]), Unit(self.job, left[middle:])]
+        return [Unit(self.job, some) for some in (left[:middle], left[middle:]) if some]
 
     def fail(self, error: BaseException) -> None:
         """Nothing comes of it, nor of the job."""
@@ -92,16 +103,38 @@ class Steps:
     """Any other work on the model, in steps between which others get their turn."""
 
     ticket: Ticket
-    steps: Generator[None, None, Any]
+    begin: Callable[[], Generator[None, None, Any]]
     cost: float
+    """Tokens that a step takes."""
+    charge: float
+    """What its client pays with turns: tokens of all steps."""
     done: Future[Any] = field(default_factory=Future)
 
+    def __post_init__(self) -> None:
+        self._steps = self.begin()
+
+    @property
+    def size(self) -> int:
+        """Tokens of a step."""
+        return int(self.cost)
+
+    def parts(self) -> list[Steps]:
+        """Itself, to be begun anew."""
+        self._steps = self.begin()
+        return [self]
+
     def step(self) -> bool:
-        """Take a step; whether it was the last."""
+        """Take a step; whether it was the last.
+
+        Raises:
+            torch.OutOfMemoryError: If it did not fit; then all steps are to be taken again.
+        """
         try:
-            next(self.steps)
+            next(self._steps)
         except StopIteration as finished:
             self.done.set_result(finished.value)
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:  # noqa: BLE001  (handed to who waits for it)
             self.fail(error)
         return self.done.done()

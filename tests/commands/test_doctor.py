@@ -65,6 +65,14 @@ def test_what_is_no_infiller_is_told_from_one(answer: dict[str, bytes], text: by
     assert surroundings.served()["error"] == "what answers is no infiller"
 
 
+def test_a_proxy_is_not_asked_for_what_is_on_this_machine(
+    answer: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    answer["text"] = b"[]"
+    assert surroundings.served()["error"] == "what answers is no infiller"
+
+
 def test_no_server_is_no_failure(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("DIFFUSION_INFILL_URL", "http://127.0.0.1:9")
     done = ran()

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dspy_diffusion_infill.cli import app
+from dspy_diffusion_infill.commands.perplexity import _own_seed
 from dspy_diffusion_infill.engine.likelihood import estimate_nelbo, response_target, text_target
 from dspy_diffusion_infill.engine.model import load
 from dspy_diffusion_infill.errors import SettingsError
@@ -35,7 +36,11 @@ def test_texts_and_responses_are_scored_as_in_python(files: list[Path]):
         response_target(model.vocabulary, [Message.text("user", "A fine film.")], "5"),
         text_target(model.vocabulary, "Rate the text."),
     ]
-    wanted = estimate_nelbo(model, targets, num_samples=4, seed=5)
+    wanted = [
+        estimate_nelbo(model, [target], num_samples=4, seed=_own_seed(5, number))[0]
+        for number, target in enumerate(targets)
+    ]
+    assert wanted[0] == estimate_nelbo(model, targets[:1], num_samples=4, seed=5)[0]
     assert [one["nelbo"] for one in found["texts"]] == pytest.approx([one.nelbo for one in wanted])
     assert [one["place"] for one in found["texts"]] == [
         str(files[0]), f"{files[1]}, line 1", f"{files[1]}, line 2"
@@ -45,6 +50,13 @@ def test_texts_and_responses_are_scored_as_in_python(files: list[Path]):
     assert found["all"]["standard_error"] == pytest.approx(
         math.hypot(*(one.standard_error for one in wanted))
     )
+
+
+def test_texts_are_drawn_apart_so_that_errors_of_all_add_up_as_said(tmp_path: Path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"text": "Rate the text (1-5)."}\n' * 2)
+    first, second = json.loads(ran(rows, "--samples", 2, "--json").stdout)["texts"]
+    assert first["nelbo"] != second["nelbo"]
 
 
 def test_a_text_is_scored_as_a_system_message_without_its_header():

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
 from dspy_diffusion_infill.engine.length import best_length, lengths_to_try, masked_parts, with_best_lengths
+from dspy_diffusion_infill.errors import CanvasError
 from dspy_diffusion_infill.prompts.canvas import Canvas, Denoising, Masked, Message
 
 CANVAS = Canvas(
@@ -75,6 +76,14 @@ def test_no_length_is_tried_that_does_not_fit():
         CANVAS, lambda canvases: [tried.append(max(masked_parts(one))) or 0.0 for one in canvases], room=2
     )
     assert max(tried) == 10
+
+
+def test_a_canvas_beyond_the_context_is_refused_before_lengths_are_tried(model):
+    for parts in ((Masked(4, 12),), (Masked(4),)):
+        long = Canvas((Message("user", ("x " * 140, *parts)),))
+        infiller = DiffusionInfiller(model, Denoising(length="adaptive"))
+        with pytest.raises(CanvasError, match="at most 128 tokens"):
+            infiller.infill([long], num_candidates=1, seed=0)
 
 
 @pytest.mark.parametrize("mode", ["exact", "context"])

@@ -137,6 +137,25 @@ def test_a_typed_mask_is_text_where_a_model_has_it_among_its_words():
         assert own.decode(ids) == f"the {typed} the"
 
 
+def test_a_text_behind_another_keeps_its_space():
+    """SentencePiece's decoder takes the first space of a text away; others do not, or mark what goes on."""
+    pieces = ["<s>", "</s>", "<unk>", "<mask>", "▁", "▁a", "▁the", "▁rat", "ing"]
+    tokenizer = Tokenizer(
+        models.Unigram([(piece, -1.0 - n / 100) for n, piece in enumerate(pieces)], unk_id=2)
+    )
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    tokenizer.add_special_tokens(pieces[:4])
+    own = Vocabulary(tokenizer, ChatFormat(mask="<mask>", stops=("</s>",)), len(pieces))
+    text = "a rating the"
+    ids, offsets = own.encode(text), own.offsets(text)
+    for first, (start, _) in enumerate(offsets[1:], 1):
+        assert own.decode(ids[:first]) + own.decode(ids[first:], behind_text=True) == text
+        assert own.decode(ids[first:], behind_text=True) == text[start:]
+    assert own.decode(ids) == text
+    mine = vocabulary.encode("Rate the text")
+    assert vocabulary.decode(mine[1:], behind_text=True) == vocabulary.decode(mine[1:])
+
+
 def test_a_word_that_goes_on_leaves_no_mark_where_it_has_no_beginning():
     words = ["[UNK]", "[SEP]", "[MASK]", "dull", "##ness", "##"]
     tokenizer = Tokenizer(models.WordPiece({word: n for n, word in enumerate(words)}, unk_token="[UNK]"))

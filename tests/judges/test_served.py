@@ -222,6 +222,23 @@ def test_an_address_with_a_password_is_refused_without_showing_it():
     assert "PASSWORD" not in str(refusal.value)
 
 
+def test_a_proxy_is_not_asked_for_what_is_on_this_machine(monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    with ScriptedServer(lambda body: completion("4")) as server:
+        judge_server = JudgeServer(server.root, timeout_s=5)
+        assert judge_server.is_healthy()
+        assert judge_server.models()
+        elsewhere = JudgeServer("http://192.0.2.1:8000", timeout_s=5)
+        with pytest.raises(JudgeUnavailableError, match="refused"):
+            elsewhere.models()
+
+
+@pytest.mark.parametrize("url", ["localhost:8000", "http://localhost:99999", "http://[::1", "http://", ""])
+def test_what_is_no_address_is_refused_before_it_is_waited_for(url):
+    with pytest.raises(SettingsError, match=r"url must be an address such as .*; got '"):
+        JudgeServer(url, timeout_s=60)
+
+
 def test_what_is_no_model_server_is_said_to_be_none():
     with ScriptedServer(lambda body: completion("4")) as server:
         server.names = ({"unhashable": 1},)

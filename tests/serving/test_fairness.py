@@ -39,7 +39,7 @@ def test_what_is_put_back_is_next_again_and_not_paid_twice():
     queue = filled(("a", "a1", 3), ("a", "a2", 3), ("b", "b1", 3))
     assert queue.take() == "a1"
     queue.put_back("a", "a1", 3)
-    assert (queue.next_cost(), [queue.take() for _ in range(3)]) == (3, ["a1", "b1", "a2"])
+    assert (queue.peek(), [queue.take() for _ in range(3)]) == ("a1", ["a1", "b1", "a2"])
 
 
 def test_what_is_unwanted_is_taken_out():

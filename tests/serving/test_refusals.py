@@ -28,7 +28,9 @@ CANVAS = {"messages": MESSAGES}
 def small(tiny):
     """A server with a key and tight limits."""
     limits = Limits(body_bytes=8000, requests=4, requests_per_client=2, new_tokens=100, arrival_s=0.5)
-    with live(create_app(tiny, name="tiny", keys=["sesame", "schlüssel"], limits=limits), idle_s=1) as found:
+    with live(
+        create_app(tiny, name="tiny", keys=["sesame", "schlüssel", "voilà"], limits=limits), idle_s=1
+    ) as found:
         yield found
 
 
@@ -74,6 +76,21 @@ def said(answer, status):
             {"canvases": [{"messages": [{"role": "user", "content": ["x " * 80, {"mask": 70}]}]}]},
             "A canvas must have at most 128 tokens, the model's context; got ",
         ),
+        (
+            {"canvases": [{"messages": [{"role": "user", "content": ["x " * 140, {"mask": [4, 12]}]}]}]},
+            "A canvas must have at most 128 tokens, the model's context; got ",
+        ),
+        (
+            {
+                "canvases": [{"messages": [{"role": "user", "content": ["x " * 140, {"mask": 4}]}]}],
+                "length": "adaptive",
+            },
+            "A canvas must have at most 128 tokens, the model's context; got ",
+        ),
+        (
+            {"canvases": [{"messages": [{"role": "user", "content": [{"mask": 60}]}]}], "length": "adaptive"},
+            "Mask tokens times n must be at most 100 in one request; got 120.",
+        ),
         ({"canvases": [{"messages": [{"role": "tool", "content": "x"}]}]}, "role: Input should be 'system'"),
         ({"canvases": [CANVAS], "temperature": "hot"}, "temperature: Input should be a valid number."),
         ({"canvases": [CANVAS], "temperature": -1}, "temperature: Input should be greater than or"),
@@ -88,6 +105,12 @@ def said(answer, status):
 )  # fmt: skip
 def test_a_body_that_asks_for_what_cannot_be_is_told_so(client, body, message):
     assert message in said(client.post("/v1/infill", json=body), 404 if "'gpt'" in message else 400)
+
+
+def test_masks_are_limited_where_they_are_counted_too(client):
+    many = {"messages": [{"role": "user", "content": [{"mask": 60}, {"mask": 60}]}]}
+    message = said(client.post("/v1/tokenize", json={"canvas": many}), 400)
+    assert message == "Mask tokens times n must be at most 100 in one request; got 120."
 
 
 GOOD = b'{"canvases": [' + json.dumps(CANVAS).encode() + b"], "
@@ -159,7 +182,7 @@ def test_without_the_right_key_nothing_but_health_is_answered(small, header):
 
 
 def test_any_of_the_keys_opens(small):
-    for key in ("sesame", "schlüssel"):
+    for key in ("sesame", "schlüssel", "voilà"):
         assert httpx.get(
             f"{small}/v1/models", headers={"authorization": f"bearer {key}".encode()}, timeout=60
         ).is_success

@@ -145,7 +145,7 @@ def test_candidates_that_do_not_fit_at_once_are_filled_in_turn(watched, tiny):
 def test_one_canvas_too_large_for_the_memory_is_refused_and_the_server_goes_on(watched, tiny):
     with Scheduler(watched, Metrics()) as scheduler:
         watched.most = 0
-        with pytest.raises(RefusedError, match="A canvas of 6 tokens does not fit the memory"):
+        with pytest.raises(RefusedError, match=r"^6 tokens do not fit the memory"):
             scheduler.run(Ticket("me"), tasks(tiny, 1), HOW)
         watched.most = None
         assert len(scheduler.run(Ticket("me"), tasks(tiny, 1), HOW)) == 1
@@ -209,11 +209,120 @@ def test_other_work_gets_its_turn_a_step_at_a_time(watched, tiny):
 
     order = []
     with Scheduler(watched, Metrics()) as scheduler:
-        assert scheduler.run_steps(Ticket("me"), steps(), 1.0) == "done"
+        assert scheduler.run_steps(Ticket("me"), steps, 1.0) == "done"
         with pytest.raises(CanvasError, match="no"):
-            scheduler.run_steps(Ticket("me"), failing(), 1.0)
+            scheduler.run_steps(Ticket("me"), failing, 1.0)
         assert len(scheduler.run(Ticket("me"), tasks(tiny, 1), HOW)) == 1
     assert order == ["step"] * 3
+
+
+def test_nothing_to_do_is_done_at_once(tiny):
+    with Scheduler(tiny, Metrics()) as scheduler:
+        assert scheduler.run(Ticket("me"), [], HOW) == []
+
+
+def test_other_work_of_any_size_keeps_nobody_waiting(watched, tiny):
+    begun, answered = threading.Event(), threading.Event()
+
+    def steps():
+        begun.set()
+        while not answered.is_set():
+            yield
+
+    with Scheduler(watched, Metrics()) as scheduler, ThreadPoolExecutor(1) as pool:
+        large = pool.submit(scheduler.run_steps, Ticket("large"), steps, 100 * scheduler.room)
+        assert begun.wait(30)
+        try:
+            assert len(pool_run(scheduler, tiny)) == 1
+        finally:
+            answered.set()
+        large.result(30)
+
+
+def pool_run(scheduler, tiny):
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(scheduler.run, Ticket("small"), tasks(tiny, 1), HOW).result(30)
+
+
+def test_a_client_pays_for_all_that_is_read_of_its_texts(watched, tiny):
+    """Who had a small step of a long score waits behind who had less."""
+    watched.go.clear()
+    ended = []
+
+    def score(client, tokens):
+        scheduler.run_steps(Ticket(client), lambda: iter_of(client), tokens)
+
+    def iter_of(client):
+        ended.append(client)
+        yield
+
+    with Scheduler(watched, Metrics(), max_tokens=1) as scheduler, ThreadPoolExecutor(8) as pool:
+        first = pool.submit(scheduler.run, Ticket("first"), tasks(tiny, 1), HOW)
+        assert watched.begun.wait(30)
+        waiting = []
+        for client, tokens in (("a", 1000.0), ("a", 1.0), ("b", 10.0), ("b", 1.0)):
+            waiting.append(pool.submit(score, client, tokens))
+            while len(scheduler._queue) < len(waiting):
+                time.sleep(0.01)
+        watched.go.set()
+        for one in (first, *waiting):
+            one.result(30)
+    assert ended == ["a", "b", "b", "a"]
+
+
+def test_other_work_that_ran_out_of_memory_is_begun_anew_when_it_is_alone(watched, tiny):
+    watched.go.clear()
+    begun = []
+
+    def steps():
+        begun.append(scheduler._running.num_rows)
+        yield
+        if len(begun) == 1:
+            raise torch.OutOfMemoryError("too much")
+        return "done"
+
+    with Scheduler(watched, Metrics()) as scheduler, ThreadPoolExecutor(2) as pool:
+        beside = pool.submit(scheduler.run, Ticket("me"), tasks(tiny, 1, masks=40), HOW)
+        assert watched.begun.wait(30)
+        before = scheduler.room
+        found = pool.submit(scheduler.run_steps, Ticket("me"), steps, 10.0)
+        while not len(scheduler._queue):
+            time.sleep(0.01)
+        watched.go.set()
+        assert found.result(30) == "done"
+        assert len(beside.result(30)) == 1
+        assert scheduler.room < before
+    assert begun == [1, 0]
+
+
+def test_other_work_that_never_fits_is_refused(watched):
+    def steps():
+        yield
+        raise torch.OutOfMemoryError("too much")
+
+    with Scheduler(watched, Metrics()) as scheduler:
+        with pytest.raises(RefusedError, match=r"^10 tokens do not fit the memory of this server"):
+            scheduler.run_steps(Ticket("me"), steps, 10.0)
+        assert scheduler.alive
+
+
+def test_a_canvas_that_did_not_fit_beside_others_waits_for_them(watched, tiny):
+    answered = threading.Event()
+
+    def steps():
+        while not answered.is_set():
+            yield
+
+    with Scheduler(watched, Metrics()) as scheduler, ThreadPoolExecutor(2) as pool:
+        beside = pool.submit(scheduler.run_steps, Ticket("me"), steps, 1.0)
+        watched.most = 0
+        waits = pool.submit(scheduler.run, Ticket("me"), tasks(tiny, 1), HOW)
+        while scheduler.room > 10:
+            time.sleep(0.01)
+        watched.most = None
+        answered.set()
+        assert len(waits.result(30)) == 1
+        beside.result(30)
 
 
 def test_a_canvas_beyond_the_context_is_refused_before_it_waits(watched, tiny):
