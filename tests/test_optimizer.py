@@ -31,7 +31,16 @@ from dspy_diffusion_infill.prompts.program import instructions_of
 from dspy_diffusion_infill.search import failures, usage
 from dspy_diffusion_infill.search.usage import COUNTS_USAGE, warn_if_noisy
 from dspy_diffusion_infill.traces import Trace
-from tests.doubles import ScriptedInfiller, exact, obey, reviews, rule_lm, system_text
+from tests.doubles import (
+    HAS_ENGINES,
+    RuleEngine,
+    ScriptedInfiller,
+    exact,
+    obey,
+    reviews,
+    rule_lm,
+    system_text,
+)
 from tests.test_base import propose_or_obey
 
 needs_usage = pytest.mark.skipif(not COUNTS_USAGE, reason="this DSPy cannot count usage")
@@ -425,6 +434,42 @@ def test_an_outage_in_the_middle_returns_the_best_so_far(student, no_pauses, cap
     assert instructions_of(tuned) == results["instructions_after"]
     assert results["score_after"] > 0
     assert "The best so far is returned." in caplog.text
+
+
+@pytest.mark.skipif(not HAS_ENGINES, reason="this DSPy has no LM to double with a cache")
+def test_an_outage_is_seen_behind_the_cache(student, no_pauses, lm, monkeypatch):
+    """What ran well before would be answered from there, however long the service is gone."""
+    monkeypatch.setattr(dspy.cache, "memory_cache", {})
+    monkeypatch.setattr(dspy.cache, "enable_disk_cache", False)
+    numbers = iter(range(1000))
+
+    def answer(system, user):
+        if next(numbers) >= 40:
+            raise ConnectionError("gone")
+        return obey(system, user)
+
+    cached = dspy.LM("rule/test", engine=RuleEngine(answer), cache=True, num_retries=0)
+    with dspy.context(lm=cached):
+        tuned = optimizer(ScriptedInfiller("Be warm", "Be warm and five")).compile(
+            student, trainset=reviews()
+        )
+    assert tuned.detailed_results["stop_reason"].startswith("outage: The program failed on valset example")
+    assert tuned.detailed_results["num_failures"] == 0
+
+
+def test_an_outage_of_the_metric_is_no_candidates_failure(student, no_pauses):
+    numbers = iter(range(1000))
+
+    def metric(example, prediction, trace=None):
+        if next(numbers) >= 40:
+            raise ConnectionError("the judge is gone")
+        return exact(example, prediction)
+
+    tuned = optimizer(ScriptedInfiller("Be warm", "Be warm and five"), metric).compile(
+        student, trainset=reviews()
+    )
+    assert tuned.detailed_results["stop_reason"].startswith("outage: metric raised ConnectionError")
+    assert tuned.detailed_results["num_failures"] == 0
 
 
 def test_a_bug_in_the_middle_is_raised_with_the_best_so_far_in_its_notes(student):

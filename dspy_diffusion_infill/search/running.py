@@ -14,14 +14,14 @@ from typing import NoReturn
 
 import dspy
 
-from dspy_diffusion_infill.errors import EvaluationError, Unscored
+from dspy_diffusion_infill.errors import EvaluationError, MetricError, Unscored
 from dspy_diffusion_infill.search import failures
 from dspy_diffusion_infill.search.budget import Meter
 from dspy_diffusion_infill.search.called import Called, Calls
 from dspy_diffusion_infill.search.gate import Gate
 from dspy_diffusion_infill.search.metrics import Metric
 from dspy_diffusion_infill.search.steps import Step, steps_of
-from dspy_diffusion_infill.search.variants import lm_for
+from dspy_diffusion_infill.search.variants import asking_anew, lm_for, without_cache
 
 NO_PREDICTION = "The program returned no prediction."
 """As Refine does when every try failed."""
@@ -140,13 +140,14 @@ class Runner:
         A tool that never answers what one candidate asks of it is the candidate's fault: what ran well before
         still does, just before and just after another try that fails again.
         """
-        if self.goes_well():
+        judged = isinstance(error, MetricError)
+        if self.goes_well(judged=judged):
             try:
                 return self._try(*task)
             except Exception as again:
                 if not failures.is_outage(again):
                     raise
-                if self.goes_well():
+                if self.goes_well(judged=judged):
                     return Run(failure=failures.describe(again.__cause__ or again))
         self._stop.set()
         self.outage = str(error)
@@ -161,15 +162,24 @@ class Runner:
         """Raise what a program raised, on the first example of the last runs on which it did."""
         raise self._crashes[min(self._crashes)]
 
-    def goes_well(self) -> bool:
-        """Whether a run that went well does so again; False if there was none."""
+    def goes_well(self, *, judged: bool = False) -> bool:
+        """Whether a run that went well does so again; False if there was none.
+
+        Its LMs are asked, not their caches, which answer though a service is down.
+
+        Args:
+            judged: Whether the metric must do its part too. That is no metric call of the budget's, as the
+                tries of one call are not.
+        """
         if self.proof is None:
             return False
         program, example = self.proof
         repeat, number = divmod(example, len(self._examples))
         try:
-            with _apart(repeat):
-                program(**self._examples[number].inputs())
+            with _apart(repeat, Calls()), dspy.context(lm=without_cache(dspy.settings.lm)):
+                prediction = asking_anew(program)(**self._examples[number].inputs())
+                if judged:
+                    self._metric(self._examples[number], prediction, where=f"{self._role} example {number}")
         except Exception:  # noqa: BLE001  (whatever it is, it is not the candidates' fault)
             return False
         return True
@@ -190,14 +200,15 @@ class Runner:
                 return self._failed(error, number, where)
             if prediction is None:
                 return Run(failure=NO_PREDICTION)
+            called = calls.names  # before the metric, whose LM calls are its own
             trace = steps_of(program, calls) if keep_trace else None
             try:
                 verdict = self._metric(self._examples[number], prediction, where=where)
             except Unscored as reason:
                 return Run(unscored=str(reason) or "no reason given")
         if verdict.feedback is None and trace is None:
-            return _scored(verdict.score, calls.names)
-        return Run(verdict.score, verdict.feedback, trace=trace, called=calls.names)
+            return _scored(verdict.score, called)
+        return Run(verdict.score, verdict.feedback, trace=trace, called=called)
 
     def _failed(self, error: Exception, number: int, where: str) -> Run:
         """A run that raised; what says nothing about any prompt is raised at once."""

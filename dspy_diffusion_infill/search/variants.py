@@ -8,7 +8,7 @@ from collections import OrderedDict
 import dspy
 
 from dspy_diffusion_infill.prompts.candidates import Candidate, key
-from dspy_diffusion_infill.prompts.program import all_predictors, with_instructions
+from dspy_diffusion_infill.prompts.program import all_predictors, copy_program, with_instructions
 from dspy_diffusion_infill.search.called import listen
 
 NUM_KEPT = 20
@@ -51,3 +51,16 @@ class Variants:
 def lm_for(lm: dspy.BaseLM | None, repeat: int) -> dspy.BaseLM | None:
     """The LM that answers a repeat; the very same for the first run."""
     return lm.copy(rollout_id=repeat * ROLLOUTS) if lm is not None and repeat else lm
+
+
+def asking_anew(program: dspy.Module) -> dspy.Module:
+    """A copy of a program, whose LMs answer nothing from the cache."""
+    copied = copy_program(program)
+    for predictor in all_predictors(copied):
+        predictor.lm = without_cache(predictor.lm)
+    return copied
+
+
+def without_cache(lm: dspy.BaseLM | None) -> dspy.BaseLM | None:
+    """The LM that asks its service every time; the very same if it does."""
+    return lm.copy(cache=False) if lm is not None and getattr(lm, "cache", False) else lm
