@@ -77,10 +77,12 @@ def read_examples(source: str, vocab_size: int) -> tuple[list[Example], Vocabula
     conversations = [
         [Message.text(turn["role"], turn["content"]) for turn in row["messages"]] for row in rows
     ]
-    check_enough(f"The examples in {source}", conversations, 2 * BATCH)
     texts = (str(part) for turns in conversations for turn in turns for part in turn.parts)
     vocabulary = Vocabulary(train_tokenizer(texts, vocab_size), CHAT, vocab_size)
-    return [truncate(encode(turns, vocabulary), MAX_TOKENS) for turns in conversations], vocabulary
+    encoded = (truncate(encode(turns, vocabulary), MAX_TOKENS) for turns in conversations)
+    examples = [one for one in encoded if any(one.response)]
+    check_enough(f"The examples in {source} that have a response", examples, 2 * BATCH)
+    return examples, vocabulary
 
 
 class Update(NamedTuple):
@@ -92,9 +94,11 @@ class Update(NamedTuple):
     ours: list[dict[str, Tensor]]
 
 
-def lay_out_both(examples: Sequence[Example], vocabulary: Vocabulary, number: int, seed: int) -> Update:
+def lay_out_both(
+    examples: Sequence[Example], vocabulary: Vocabulary, stage: Objective, number: int, seed: int
+) -> Update:
     """An update's batches, as each loop wants them."""
-    stage, size = STAGES[number % len(STAGES)], BATCH // NUM_BATCHES
+    size = BATCH // NUM_BATCHES
     updates = Updates(examples, vocabulary, stage, batch=BATCH, num_batches=NUM_BATCHES, seed=seed)
     noised = updates.noised(number)
     in_order = [
@@ -109,7 +113,7 @@ def difference(examples: Sequence[Example], vocabulary: Vocabulary, sizes: Sizes
     """The largest, of the losses of an update of each objective, in float32."""
     with TemporaryDirectory() as folder:
         plain, ours = loops(vocabulary, sizes, folder, bf16=False)
-        updates = [lay_out_both(examples, vocabulary, STAGES.index(one), seed) for one in sorted(set(STAGES))]
+        updates = [lay_out_both(examples, vocabulary, one, 0, seed) for one in sorted(set(STAGES))]
         return max(abs(plain.loss(update.plain) - ours.loss(update.ours)) for update in updates)
 
 
@@ -128,9 +132,8 @@ def run(
         plain, ours = loops(vocabulary, sizes, folder, bf16=bf16)
         for number in range(len(examples) // BATCH):
             ours.model.load_state_dict(plain.model.state_dict())
-            row = pair(
-                plain, ours, lay_out_both(examples, vocabulary, number, seed), ours_first=number % 2 == 1
-            )
+            update = lay_out_both(examples, vocabulary, STAGES[number % len(STAGES)], number, seed)
+            row = pair(plain, ours, update, ours_first=number % 2 == 1)
             if not number:
                 continue
             yield row

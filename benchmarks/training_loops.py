@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PrinterCallback, Trainer
 from dspy_diffusion_infill.engine.attention import attend_by_example
 from dspy_diffusion_infill.engine.vocabulary import Vocabulary
 from dspy_diffusion_infill.training.loss import IGNORED
-from dspy_diffusion_infill.training.train import Batches
+from dspy_diffusion_infill.training.train import Batches, only
 from dspy_diffusion_infill.training.trainer import MaskedDiffusionTrainer
 
 BATCH, NUM_BATCHES = 32, 4
@@ -104,7 +104,7 @@ class Loop:
             self.model,  # pyright: ignore[reportArgumentType]
             self.arguments,
             train_dataset=Batches(batches.__getitem__, len(batches)),
-            data_collator=lambda items: items[0],
+            data_collator=only,
             optimizers=(self.optimizer, None),
         )
         trainer.remove_callback(PrinterCallback)

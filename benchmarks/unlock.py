@@ -15,8 +15,8 @@ schemes that are not reported: the learning rate of every variant's last third.
 
 Reported a variant: the gap between the vague and the hand-written instruction that it closed, as in
 `benchmarks.demo_gap`, of accuracy and of agreement beyond chance; perplexities of held-out prompts and
-responses; the share of stop tokens where a masked instruction is guessed at once; and all of these along the
-refinement. Everything done is kept in the work folder, and a run that was cut short goes on from there; a
+responses, along the refinement too; and the share of stop tokens where a masked instruction is guessed at
+once. Everything done is kept in the work folder, and a run that was cut short goes on from there; a
 folder of another task LM, plan or data is refused.
 """
 

@@ -101,11 +101,15 @@ class Models:
         return self._grow(VARIANTS[name], seed)
 
     def curve(self, name: str, seed: int) -> list[dict[str, Any]]:
-        """What was measured along a variant's refinement, from `public` on."""
+        """What was measured along a variant's refinement, after how many of its updates, from `public` on."""
         path = VARIANTS[name]
         parts = [path[:length] for length in range(1, len(path) + 1)]
         curves = [json.loads(_beside(self._folder(part, seed)).read_text(encoding="utf-8")) for part in parts]
-        return [entry for curve in ([curves[0][-1]], *curves[1:]) for entry in curve]
+        found = {0: curves[0][-1]}
+        for curve in curves[1:]:
+            before = max(found)
+            found = {before + entry["step"]: entry for entry in curve} | found
+        return [{"updates": updates, **found[updates]} for updates in sorted(found)]
 
     def _folder(self, path: Sequence[str], seed: int) -> Path:
         """Of a checkpoint."""

@@ -27,7 +27,7 @@ class Seed:
     losses: dict[str, dict[str, float]]
     """By variant: held-out losses and perplexities, and the share of stop tokens."""
     curves: dict[str, list[dict[str, Any]]]
-    """By variant: the same along the refinement."""
+    """By variant: held-out losses and perplexities along the refinement."""
 
 
 def bars(cells: Sequence[Cell]) -> dict[str, float]:
@@ -79,11 +79,12 @@ def draw(path: Path, cells: Sequence[Cell], seeds: Sequence[Seed]) -> None:
     left.tick_params(axis="x", rotation=60)
     for one in seeds:
         for name, color in _COLORS.items():
-            values = [entry["eval_prompt_perplexity"] for entry in one.curves.get(name, ())]
+            curve = one.curves.get(name, ())
+            values = [entry["eval_prompt_perplexity"] for entry in curve]
             label = name if values and one is seeds[0] else None
-            right.plot(range(len(values)), values, label=label, color=color)
+            right.plot([entry["updates"] for entry in curve], values, label=label, color=color)
     right.set_yscale("log")
-    right.set_xlabel("measurements along the refinement")
+    right.set_xlabel("updates of the refinement")
     right.set_ylabel("perplexity of held-out prompts")
     right.legend()
     figure.savefig(path)

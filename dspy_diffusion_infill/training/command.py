@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from dspy_diffusion_infill.errors import MissingExtraError, SettingsError
-from dspy_diffusion_infill.training.work import check_output, read_record
+from dspy_diffusion_infill.training.work import check_apart, check_output, read_record
 
 
 def train(
@@ -54,6 +54,7 @@ def train(
     """Fine-tune a diffusion LM so that it can infill prompts."""
     if not push_to_hub or read_record(output) is None:
         check_output(output)
+    check_apart(output, context.params["data"])
     if not 0 < tflops < math.inf:
         raise SettingsError(f"tflops must be above 0 and finite; got {tflops}.")
     plan, estimate = _plan({**context.params, "stages": tuple(stages.split(","))})

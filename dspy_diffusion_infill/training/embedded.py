@@ -28,6 +28,7 @@ from dspy_diffusion_infill.training.grammar import Reviews
 from dspy_diffusion_infill.training.recipe import Recipe
 from dspy_diffusion_infill.training.schemes import training_instructions
 from dspy_diffusion_infill.training.train import Batches, train
+from dspy_diffusion_infill.training.work import check_output
 from dspy_diffusion_infill.training.world import PARTS, RealReviews, Stage, World
 
 logger = logging.getLogger(__name__)
@@ -65,11 +66,15 @@ def build(data: Path, output: Path, recipe: Recipe, *, use_cpu: bool = False) ->
 
     Args:
         data: Folder with `sst5_train.jsonl`.
-        output: Receives the checkpoint; a folder beside it keeps what each stage made, so that a recipe
-            whose later stages change goes on from the earlier ones.
+        output: Receives the checkpoint. Must not exist; a folder beside it keeps what each stage made, so
+            that a recipe whose later stages change goes on from the earlier ones.
         recipe: What to build.
         use_cpu: Stay on the CPU even if there is a GPU.
+
+    Raises:
+        SettingsError: If `output` exists.
     """
+    check_output(output)
     started = time.monotonic()
     torch.manual_seed(recipe.seed)
     real = RealReviews(data)
@@ -166,8 +171,6 @@ def _save(model: LlamaForCausalLM, tokenizer: Tokenizer, vocabulary: Vocabulary,
         tokenizer_object=tokenizer, mask_token=CHAT.mask, eos_token=CHAT.stops[0]
     )
     wrapped.save_pretrained(saving)
-    if output.is_dir():
-        shutil.rmtree(output)
     saving.rename(output)
 
 

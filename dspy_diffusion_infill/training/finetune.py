@@ -32,7 +32,7 @@ from dspy_diffusion_infill.training.monitor import HeldOut
 from dspy_diffusion_infill.training.saving import adapted, merged, own_dtype, save
 from dspy_diffusion_infill.training.settings import WITHOUT_EFFECT, Settings
 from dspy_diffusion_infill.training.start import Start, read_weights
-from dspy_diffusion_infill.training.train import Batches, train
+from dspy_diffusion_infill.training.train import Batches, check_gpus, train
 from dspy_diffusion_infill.training.trainer import MaskedDiffusionTrainer
 from dspy_diffusion_infill.training.updates import Updates
 from dspy_diffusion_infill.training.work import (
@@ -87,7 +87,8 @@ def prepare(
         streaming: Read rows as they are needed; then `settings.updates` says where a stage ends.
 
     Raises:
-        SettingsError: If the data cannot be read, are too few, or do not go with the settings.
+        SettingsError: If the data cannot be read, are too few, or do not go with the settings; or if several
+            GPUs are there for one process.
     """
     if settings.max_tokens > start.context_length:
         raise SettingsError(
@@ -97,6 +98,7 @@ def prepare(
     if streaming and settings.updates is None:
         raise SettingsError("updates must be given for a stream, whose length is not known; got None.")
     check_weights(weights, data)
+    check_gpus(settings.use_cpu)
     with PartialState(cpu=settings.use_cpu).main_process_first():  # the others read what the first wrote
         read = encoded(data, start.vocabulary, settings.max_tokens, streaming=streaming)
         kept = [answered(rows) for rows in read]

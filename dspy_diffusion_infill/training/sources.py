@@ -44,6 +44,8 @@ def read(source: str, *, streaming: bool = False) -> Rows:
     Raises:
         SettingsError: If there is no such source, it is empty, it has none of the forms, or a row has not.
     """
+    if not source:
+        raise SettingsError("data must name a file, a folder or a hub id; got an empty text.")
     try:
         rows = _load(Path(source).expanduser(), source, streaming)
         columns = frozenset(next(iter(rows), {}))

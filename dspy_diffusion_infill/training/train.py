@@ -94,9 +94,11 @@ def train(
         The trainer, when it is done.
 
     Raises:
-        SettingsError: If `accumulation` is no multiple of the number of processes.
+        SettingsError: If `accumulation` is no multiple of the number of processes, or one process is to use
+            several GPUs.
         InfillError: If a loss or a gradient is not finite; or if a checkpoint cannot be written.
     """
+    check_gpus(use_cpu)
     arguments = TrainingArguments(
         output_dir=str(output),
         per_device_train_batch_size=1,
@@ -132,7 +134,7 @@ def train(
     attend_by_example(model)
     evaluated = None if monitor is None else batches  # Trainer wants a data set; the monitor has its own
     trainer = MaskedDiffusionTrainer(
-        model, arguments, train_dataset=batches, eval_dataset=evaluated, data_collator=_only
+        model, arguments, train_dataset=batches, eval_dataset=evaluated, data_collator=only
     )
     trainer.add_callback(_SavesAsAsked())
     trainer.shift, trainer.monitor = shift, monitor
@@ -150,9 +152,27 @@ def fast_in_bf16(use_cpu: bool) -> bool:
     return torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
 
+def check_gpus(use_cpu: bool) -> None:
+    """Refuse several GPUs in one process: Trainer would hand each a batch of its own, and count them as one.
+
+    Raises:
+        SettingsError: If this process, alone, sees more than one.
+    """
+    seen = 0 if use_cpu else torch.cuda.device_count()
+    if seen > 1 and _num_processes() == 1:
+        raise SettingsError(
+            f"A process must train on one GPU; this one sees {seen}. Start it with accelerate launch, which "
+            "starts one for each, or set CUDA_VISIBLE_DEVICES=0."
+        )
+
+
+def _num_processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))  # as torchrun and accelerate say it
+
+
 def _own_share(accumulation: int) -> int:
     """Batches an update that this process takes."""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))  # as torchrun and accelerate say it
+    processes = _num_processes()
     if accumulation % processes:
         raise SettingsError(
             f"The batches of an update must be a multiple of {processes}, the number of processes; "
@@ -161,5 +181,7 @@ def _own_share(accumulation: int) -> int:
     return accumulation // processes
 
 
-def _only(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    return items[0]
+def only(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The batch that Trainer takes at a time."""
+    (item,) = items
+    return item

@@ -94,6 +94,8 @@ class MaskedDiffusionTrainer(Trainer):
         self.log(dict(measured))
         for name, value in found.items():
             _check_finite(f"held-out {name}", value, self.state.global_step)
+        # which notes that it is done: at the end of an epoch it would be asked for again
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, measured)
         return measured
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:

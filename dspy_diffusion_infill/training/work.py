@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,21 @@ def check_output(output: Path) -> None:
         raise SettingsError(
             f"output must lie in a folder; got {str(output)!r}, but {str(above)!r} is a file."
         )
+
+
+def check_apart(output: Path, data: Sequence[str]) -> None:
+    """Refuse an output among the data: what is written there would be read as data when the run goes on.
+
+    Raises:
+        SettingsError: If it lies in one of these folders.
+    """
+    for source in data:
+        folder = Path(source).expanduser()
+        if folder.is_dir() and output.absolute().is_relative_to(folder.absolute()):
+            raise SettingsError(
+                f"output must lie outside the data, which its files would join; got {str(output)!r} in "
+                f"{source!r}."
+            )
 
 
 def check(work: Path, record: Record) -> None:

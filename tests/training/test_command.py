@@ -80,6 +80,13 @@ def test_what_can_be_refused_at_once_is_refused_before_anything_is_read(
         CliRunner().invoke(app, [*nowhere[:-1], "--push-to-hub", "not valid!"], catch_exceptions=False)
 
 
+def test_an_output_among_the_data_is_refused(options: list[str], tmp_path: Path):
+    (tmp_path / "data").mkdir()
+    among = [*options, "--data", str(tmp_path / "data"), "--output", str(tmp_path / "data" / "model")]
+    with pytest.raises(SettingsError, match="output must lie outside the data"):
+        invoke(among)
+
+
 def test_a_batch_alone_is_split_as_the_papers_is(options: list[str]):
     at = options.index("--batch")
     ran = invoke([*options[:at], *options[at + 4 :]], "--batch", "3", "--dry-run")

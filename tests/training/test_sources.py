@@ -201,6 +201,8 @@ def test_a_broken_file_is_refused_by_line(text: bytes, why: str, streaming: bool
 
 
 def test_sources_that_are_none_are_refused_with_their_reason(tmp_path: Path):
+    with pytest.raises(SettingsError, match="got an empty text"):
+        read("")
     with pytest.raises(SettingsError, match=r"forms: messages; .*prompt, response; .*has question\."):
         read(write_rows(tmp_path / "odd.jsonl", [{"question": "Why?"}]))
     with pytest.raises(

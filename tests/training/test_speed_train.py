@@ -29,6 +29,20 @@ def test_both_loops_have_the_same_losses(tmp_path: Path):
         assert 0 < row.masked < row.tokens
 
 
+def test_as_many_examples_as_are_asked_for_are_enough(tmp_path: Path):
+    rows = [{"prompt": "word " * (n % 5 + 1), "response": "reply"} for n in range(64)]
+    none = {"messages": [{"role": "user", "content": "word"}]}
+    source = write_rows(tmp_path / "data.jsonl", rows)
+    data = read_examples(str(source), 400)
+    sizes = Sizes(vocab_size=400, hidden_size=16, num_layers=1)
+    assert difference(*data, sizes, 0) < 1e-5
+    assert [row.objective for row in run(*data, sizes=sizes, seconds=0.0, seed=0, bf16=False)] == ["fs"]
+    turns = [{"messages": [{"role": "user", "content": "w"}, {"role": "assistant", "content": "r"}]}] * 63
+    source = write_rows(tmp_path / "unanswered.jsonl", [*turns, none])
+    with pytest.raises(SettingsError, match="that have a response must be at least 64; got 63"):
+        read_examples(str(source), 400)
+
+
 def test_too_few_examples_are_refused_in_words(tmp_path: Path):
     source = write_rows(tmp_path / "data.jsonl", [{"prompt": "word", "response": "reply"}] * 63)
     with pytest.raises(SettingsError, match="must be at least 64; got 63"):

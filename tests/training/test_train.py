@@ -14,10 +14,10 @@ from dspy_diffusion_infill.engine.attention import attends_by_example
 from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
 from dspy_diffusion_infill.engine.model import load
 from dspy_diffusion_infill.engine.vocabulary import Vocabulary
-from dspy_diffusion_infill.errors import InfillError
+from dspy_diffusion_infill.errors import InfillError, SettingsError
 from dspy_diffusion_infill.prompts.canvas import Canvas, Masked, Message
 from dspy_diffusion_infill.training.embedded import _config, build
-from dspy_diffusion_infill.training.train import Batches, train
+from dspy_diffusion_infill.training.train import Batches, check_gpus, only, train
 from dspy_diffusion_infill.training.world import PARTS, World
 from tests.training.conftest import TINY
 
@@ -122,6 +122,35 @@ def test_a_run_that_diverges_says_so_and_keeps_its_last_good_checkpoint(
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
 
 
+def test_what_is_held_out_is_measured_once_where_a_run_ends(
+    model: LlamaForCausalLM, world: World, tmp_path: Path
+):
+    make = partial(world.batch, TINY.stages[1], TINY.batch_tokens, TINY.seed)
+    measured: list[int] = []
+    found = train(
+        model, Batches(make, 4), tmp_path, learning_rate=1e-2, warmup_updates=1, use_cpu=True,
+        monitor=lambda _: {"loss": float(measured.append(1) is None)}, monitor_updates=2,
+    )  # fmt: skip
+    steps = [entry["step"] for entry in found.state.log_history if "eval_loss" in entry]
+    assert steps == [0, 2, 4]
+    assert len(measured) == 3
+
+
+def test_several_gpus_are_not_used_by_one_process(
+    model: LlamaForCausalLM, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Trainer would ask for two batches at a time, and each count as seen."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    make = partial(world.batch, TINY.stages[1], TINY.batch_tokens, TINY.seed)
+    with pytest.raises(SettingsError, match=r"this one sees 2\. Start it with accelerate launch"):
+        train(model, Batches(make, 4), tmp_path, learning_rate=1e-2, warmup_updates=1)
+    check_gpus(use_cpu=True)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    check_gpus(use_cpu=False)
+    with pytest.raises(ValueError, match="too many values"):
+        only([make(0), make(1)])
+
+
 def test_a_model_that_diverged_in_its_last_update_is_not_saved(
     model: LlamaForCausalLM, world: World, tmp_path: Path
 ):
@@ -172,6 +201,9 @@ def test_a_stage_that_changed_is_trained_again_and_those_before_it_are_not(
     real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     build(real, tmp_path / "model", TINY, use_cpu=True)
+    with pytest.raises(SettingsError, match="output must not exist yet"):
+        build(real, tmp_path / "model", TINY, use_cpu=True)
+    (tmp_path / "model").rename(tmp_path / "before")
     seen: list[str] = []
     batch = World.batch
     monkeypatch.setattr(

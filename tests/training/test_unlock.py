@@ -93,6 +93,10 @@ def test_a_short_run_measures_every_variant_and_a_second_one_only_reads_it(
         assert found.losses[name]["prompt_perplexity"] > 1
     assert found.curves["fsro"][: len(found.curves["fs_first"])] == found.curves["fs_first"]
     assert len(found.curves["fsro"]) > len(found.curves["fs_first"]) > len(found.curves["public"]) == 1
+    updates = [entry["updates"] for entry in found.curves["fsro"]]
+    assert updates == sorted(set(updates))
+    assert updates[0] == 0
+    assert updates[-1] == SHORT.refinement
     draw(tmp_path / "figure.svg", cells, seeds)
     assert (tmp_path / "figure.svg").stat().st_size > 1000
     assert [line.split()[0] for line in tables(cells, seeds) if line.startswith("fsro")] == ["fsro"] * 3
