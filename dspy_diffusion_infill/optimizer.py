@@ -19,7 +19,6 @@ from dspy_diffusion_infill.prompts.windows import SlidingWindow
 from dspy_diffusion_infill.search.base import check_base_arguments, choose_metric, run_base
 from dspy_diffusion_infill.search.budget import Budget, Preset
 from dspy_diffusion_infill.search.confirmation import confirm
-from dspy_diffusion_infill.search.counting import uses_only
 from dspy_diffusion_infill.search.estimate import Estimate
 from dspy_diffusion_infill.search.expected import expect
 from dspy_diffusion_infill.search.fingerprint import fingerprint
@@ -189,7 +188,7 @@ class DiffusionInfill(Teleprompter):
             given = {"teacher": teacher, "valset": valset and task.valset, "num_threads": self.num_threads}
             asked, meter, journal = base_kwargs or {}, session.meter, session.journal
             found = run_base(self.base, task, optional=given, required=asked, meter=meter, journal=journal)
-            start = find_start(found, session, reuse=uses_only(self.base, session.metric.function))
+            start = find_start(found, session, base=self.base, lock=self.lock)
             warn_if_uncounted(session.meter)
             proposer = self._proposer(start, session, infiller)
             search = Search(start, proposer, session, self.masking, self.review)

@@ -89,6 +89,24 @@ def test_a_candidate_is_run_only_where_its_predictor_was_called(lm):
     assert board.mean(WARM_ODD) == 2 / 8
 
 
+def test_what_the_metric_asks_an_lm_is_no_call_of_the_programs(lm):
+    def judged(example, prediction):
+        dspy.Predict("review -> rating")(review=example.review)
+        return exact(example, prediction)
+
+    board = Evaluator(
+        Router(),
+        metric=Metric(judged),
+        examples=reviews(8),
+        role="valset",
+        meter=Meter(Budget(metric_calls=12)),
+        num_threads=2,
+        max_unscored=0.2,
+    )
+    assert run(board, BASE)
+    assert board.missing(WARM_ODD) == [1, 3, 5, 7]
+
+
 def test_scores_are_those_of_a_board_that_shares_nothing(lm):
     candidates = [dict(zip(BASE, texts, strict=True)) for texts in itertools.product(TEXTS, TEXTS)]
     shared = evaluator()
@@ -230,6 +248,28 @@ def test_a_later_process_knows_what_was_called(lm, tmp_path):
             run(board, WARM_ODD)
         assert (board.num_resumed == 12) is not bool(missing)
     assert lm.engine.num_calls == 12
+
+
+@pytest.mark.parametrize("change", ["lm", "config", "attribute"])
+def test_runs_of_a_program_that_is_set_otherwise_are_not_taken_for_its_own(lm, tmp_path, change):
+    def program(changed):
+        made = Router()
+        if changed and change == "lm":
+            made.odd.lm = lm.copy(model="rule/other")
+        elif changed and change == "config":
+            made.odd.config["temperature"] = 0.7
+        elif changed:
+            made.top = 5
+        return made
+
+    with open_journal(tmp_path, {}, resume=True) as journal:
+        run(evaluator(program(changed=False), journal=journal), BASE)
+    with open_journal(tmp_path, {}, resume=True) as journal:
+        other = evaluator(program(changed=True), journal=journal)
+        run(other, BASE)
+        same = evaluator(program(changed=False), journal=journal)
+        run(same, BASE)
+    assert (other.num_resumed, same.num_resumed) == (0, 8)
 
 
 @pytest.mark.parametrize(

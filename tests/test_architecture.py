@@ -36,6 +36,7 @@ PURE = {
     "search.extremes",
     "search.hardness",
     "search.journal",
+    "search.left_out",
     "search.reasons",
     "search.repeats",
     "search.screening",

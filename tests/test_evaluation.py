@@ -269,7 +269,7 @@ def test_an_example_that_cannot_be_judged_counts_for_no_candidate(lm):
 
     board = evaluator(unsure)
     run(board, VAGUE, WARM)
-    assert board.unscored == {1: "no verdict"}
+    assert board.left_out.reasons == {1: "no verdict"}
     assert 1 not in board.examples
     assert (board.mean(VAGUE), board.mean(WARM)) == (0.0, 4 / 7)
 

@@ -147,6 +147,7 @@ class Judge:
         Judge,
         lambda by: Tallying(by),
         lambda by: Judge(by).score,
+        lambda by: Scorer(by).score,
         lambda by: functools.partial(Judge(by)),
     ],
 )
@@ -176,6 +177,15 @@ class Counting(Judge):
         return 1.0
 
 
+class Scorer:
+    def __init__(self, weight=1.0):
+        self.weight, self.calls = weight, 0
+
+    def score(self, example, prediction):
+        self.calls += 1
+        return self.weight
+
+
 @dataclasses.dataclass
 class Tallying:
     weight: float = 1.0
@@ -186,7 +196,7 @@ class Tallying:
         return self.weight
 
 
-@pytest.mark.parametrize("make", [lambda: scaled(1.0), counting, Counting, Tallying])
+@pytest.mark.parametrize("make", [lambda: scaled(1.0), counting, Counting, Tallying, lambda: Scorer().score])
 def test_what_a_metric_counts_makes_it_no_other(make):
     metric = make()
     before = marks(metric)

@@ -26,6 +26,7 @@ from dspy_diffusion_infill.errors import (
     InfillerUnavailableError,
     MetricError,
     SettingsError,
+    Unscored,
 )
 from dspy_diffusion_infill.prompts.program import instructions_of
 from dspy_diffusion_infill.search import failures, usage
@@ -530,8 +531,87 @@ def test_settings_that_may_do_nothing_are_told(student, caplog, settings, warnin
 def test_an_lm_that_answers_by_chance_is_told_once(caplog, temperature, repeats, told):
     lm = rule_lm(obey)
     lm.kwargs["temperature"] = temperature
-    warn_if_noisy(repeats, [lm])
+    program = dspy.Predict("review -> rating")
+    with dspy.context(lm=lm):
+        warn_if_noisy(repeats, program)
     assert caplog.text.count("answers by chance (temperature above 0)") == told
+
+
+def test_a_predictors_own_temperature_comes_before_its_lms(student, lm):
+    lm.kwargs["temperature"] = 0.0
+    with pytest.raises(SettingsError, match="repeats must be 1"):
+        optimizer(selection=Selection(repeats=2)).compile(student, trainset=reviews())
+    student.config["temperature"] = 0.9
+    optimizer(selection=Selection(repeats=2), budget=Budget(metric_calls=32)).compile(
+        student, trainset=reviews()
+    )
+
+
+def test_a_base_that_rewrites_what_is_locked_is_not_started_from(lm, caplog):
+    class Rewriting(Teleprompter):
+        def compile(self, student, *, trainset):
+            tuned = student.deepcopy()
+            tuned.signature = tuned.signature.with_instructions(f"Be warm and five. {self.kept}")
+            return tuned
+
+    student = dspy.Predict(dspy.Signature("review -> rating", "Rate it. Never give advice."))
+    for kept, starts in (("", "Rate it."), ("Never give advice.", "Be warm and five.")):
+        base = Rewriting()
+        base.kept = kept
+        tuning = optimizer(ScriptedInfiller("x"), base=base, lock=["Never give advice."])
+        tuned = tuning.compile(student, trainset=reviews())
+        assert instructions_of(tuned)["self"].startswith(starts)
+        assert "Never give advice." in instructions_of(tuned)["self"]
+    assert caplog.text.count("The base rewrote 'Never give advice.', which is locked") == 1
+
+
+def test_a_prompt_that_outgrew_the_infiller_ends_the_run_with_the_best_so_far(student, caplog):
+    infiller = ScriptedInfiller("Be warm", "Be warm and five")
+    fits = infiller.num_tokens
+
+    def num_tokens(canvas):
+        return 10**6 if infiller.canvases else fits(canvas)
+
+    infiller.num_tokens = num_tokens
+    tuned = optimizer(infiller).compile(student, trainset=reviews())
+    assert "warm" in instructions_of(tuned)["self"]
+    assert tuned.detailed_results["stop_reason"].startswith("prompt too long: The prompt of predictor 'self'")
+    assert tuned.detailed_results["score_after"] > 0
+
+
+def test_examples_are_named_by_the_users_own_numbers(student):
+    """Some are kept out of the search, so that those left stand elsewhere."""
+
+    def metric(example, prediction, trace=None):
+        if example.review == "77":
+            raise KeyError("nope")
+        if example.review == "70":
+            raise Unscored("tired")
+        return exact(example, prediction)
+
+    examples = reviews(80)
+    with pytest.raises(MetricError, match="metric raised KeyError on valset example 77"):
+        optimizer(metric=metric).compile(student, trainset=examples)
+    examples[77] = examples[3]
+    tuned = optimizer(metric=metric).compile(student, trainset=examples)
+    assert set(tuned.detailed_results["unscored"]) <= {70}
+    moved = {number for edit in tuned.edits for number, _ in edit.moved}
+    assert moved
+    assert moved <= set(range(15)), "the LM can answer no others"
+
+
+def test_a_program_that_runs_asynchronously_alone_is_refused_at_once(lm):
+    class Asynchronous(dspy.Module):
+        def __init__(self):
+            super().__init__()
+            self.rate = dspy.Predict("review -> rating")
+
+        async def aforward(self, **inputs):
+            return await self.rate.acall(**inputs)
+
+    with pytest.raises(SettingsError, match=r"must have a forward method.*dspy.syncify"):
+        optimizer().compile(Asynchronous(), trainset=reviews())
+    assert lm.engine.num_calls == 0
 
 
 def test_inputs_that_no_example_has_are_told(student, caplog):

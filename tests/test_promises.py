@@ -76,7 +76,7 @@ def test_too_many_unscored_examples_end_the_search_with_the_best_so_far(caplog):
     ("metric", "said"),
     [
         (unsure({"odd"}), "must leave at most 1.6 of 8 holdout examples"),
-        (lambda e, p: 1 / (p.rating != "odd") * exact(e, p), "metric raised ZeroDivisionError on holdout"),
+        (lambda e, p: 1 / (p.rating != "odd") * exact(e, p), "metric raised ZeroDivisionError on valset"),
     ],
 )
 def test_what_goes_wrong_at_confirmation_loses_no_result(metric, said, caplog):

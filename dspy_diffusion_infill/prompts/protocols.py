@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import dspy
 
 from dspy_diffusion_infill.errors import SettingsError
-from dspy_diffusion_infill.prompts.locks import Lock, LockSetting, locked_spans, locks_for
-from dspy_diffusion_infill.prompts.program import signature_of
+from dspy_diffusion_infill.prompts.locks import Lock, LockSetting, locked_spans, locks_for, unlocked
+from dspy_diffusion_infill.prompts.program import instructions_of, signature_of
 from dspy_diffusion_infill.prompts.templates import Template
 from dspy_diffusion_infill.prompts.windows import Masking
 
@@ -33,13 +33,26 @@ def program_locks(program: dspy.Module, setting: LockSetting) -> dict[str, list[
     }
 
 
+def own_locks(names: Iterable[str], setting: LockSetting) -> dict[str, list[Lock]]:
+    """The user's own locks of every predictor, without those that are always there."""
+    whole = setting if isinstance(setting, Mapping) else dict.fromkeys(names, setting)
+    return {name: [] if locks in (None, "auto") else list(locks) for name, locks in whole.items()}
+
+
+def rewritten_lock(before: dspy.Module, after: dspy.Module, setting: LockSetting) -> str | None:
+    """A text that the user locked and another version of a program lacks; None if there is none."""
+    texts, found = instructions_of(before), instructions_of(after)
+    own = own_locks(texts, setting).items()
+    lost = (unlocked(texts[name], found.get(name, ""), locks) for name, locks in own)
+    return next((text for text in lost if text is not None), None)
+
+
 def idle_locks(program: dspy.Module, setting: LockSetting) -> list[Lock]:
     """The user's own locks that lock nothing in the present instructions; they may be mistyped."""
     if setting is None or setting == "auto":
         return []
     texts = {name: signature_of(predictor).instructions for name, predictor in program.named_predictors()}
-    whole = setting if isinstance(setting, Mapping) else dict.fromkeys(texts, setting)
-    own = {name: [] if locks == "auto" else locks for name, locks in whole.items()}
+    own = own_locks(texts, setting)
     working = [lock for name, locks in own.items() for lock in locks if locked_spans(texts[name], [lock])]
     every = dict.fromkeys(lock for locks in own.values() for lock in locks)
     return [lock for lock in every if lock not in working]

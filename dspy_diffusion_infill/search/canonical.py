@@ -94,7 +94,9 @@ def _code(value: Any, within: tuple[int, ...]) -> Any:
     if isinstance(value, functools.partial):
         return canonical([value.func, value.args, value.keywords], within)
     if inspect.ismethod(value):
-        return canonical([value.__func__, value.__self__], within)
+        own = value.__self__
+        held = own if inspect.isclass(own) else [class_code(type(own)), _state(own)]
+        return canonical([value.__func__, held], within)
     if inspect.isclass(value):
         return class_code(value)
     if inspect.isroutine(value):

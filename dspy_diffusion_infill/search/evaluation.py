@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import dspy
 
-from dspy_diffusion_infill.errors import MetricError, TooManyUnscoredError
+from dspy_diffusion_infill.errors import MetricError
 from dspy_diffusion_infill.prompts.candidates import Candidate, key
 from dspy_diffusion_infill.search.alike import Alike
 from dspy_diffusion_infill.search.blame import Blame
@@ -17,6 +18,7 @@ from dspy_diffusion_infill.search.gains import Gain, paired_gain
 from dspy_diffusion_infill.search.hardness import Hardness
 from dspy_diffusion_infill.search.journal import Journal
 from dspy_diffusion_infill.search.kept_runs import KeptRuns, Place, Prompt
+from dspy_diffusion_infill.search.left_out import LeftOut
 from dspy_diffusion_infill.search.metrics import Metric, score_set
 from dspy_diffusion_infill.search.reasons import Reasons
 from dspy_diffusion_infill.search.repeats import averaged, noise_floor
@@ -37,7 +39,8 @@ class Evaluator:
         program: Candidates are copies of it with other instructions. Not modified.
         metric: Higher is better.
         examples: What to run on. Not modified.
-        role: Names the examples in errors: `valset` or `trainset`.
+        role: Names the examples in errors: `valset` or `trainset`; `holdout` is of the valset.
+        numbers: Of the examples, as the user knows them; None for those of their order.
         meter: Grants a permit for each run.
         num_threads: Runs at a time. Scores, order and spend do not depend on it.
         max_unscored: Largest share of the examples that may go unscored.
@@ -55,6 +58,7 @@ class Evaluator:
         metric: Metric,
         examples: Sequence[dspy.Example],
         role: str,
+        numbers: Sequence[int] | None = None,
         meter: Meter,
         num_threads: int,
         max_unscored: float,
@@ -64,19 +68,21 @@ class Evaluator:
         max_score: float = math.inf,
         journal: Journal | None = None,
     ) -> None:
-        self._alike, self._role, self._num_examples = Alike(len(program.predictors())), role, len(examples)
+        self._alike, self._num_examples = Alike(len(program.predictors())), len(examples)
         self._variants = Variants(program, self._alike.lost)
-        self._meter, self._max_unscored, self._keep_traces = meter, max_unscored, keep_traces
+        self._meter, self._keep_traces = meter, keep_traces
         self._examples, self._set_metric = examples, set_metric
-        self._runner = Runner(metric, examples, role=role, meter=meter, num_threads=num_threads)
+        self._numbers = range(len(examples)) if numbers is None else numbers
+        names = [f"{'valset' if role == 'holdout' else role} example {number}" for number in self._numbers]
+        self._runner = Runner(metric, examples, names=names, meter=meter, num_threads=num_threads)
         self._kept = KeptRuns(journal, program, role, meter)
         self._blame = Blame(self._runner, self._variants, len(examples))
         self._order = list(range(repeats * len(examples)))
         self._runs: dict[Prompt, dict[int, Run]] = {}
         # a mean takes a failure for the lowest score there may be, a set metric for the lowest value it has
         self.seen, self._hardness = Extremes(max_score, None if set_metric else 0.0), Hardness()
-        self.unscored: dict[int, str] = {}
-        """Examples that count for no candidate, with the metric's reason."""
+        self.left_out = LeftOut(self._numbers, num_runs=len(self._order), most=max_unscored, role=role)
+        """Examples that count for no candidate."""
         self.failures = Reasons()
         """Why runs failed by the candidate's fault."""
 
@@ -93,7 +99,7 @@ class Evaluator:
     @property
     def examples(self) -> Sequence[int]:
         """The examples that count, in the order in which to score them."""
-        return [example for example in self._order if example not in self.unscored]
+        return [example for example in self._order if example not in self.left_out]
 
     def put_hard_examples_first(self) -> None:
         """Order the examples by their mean scores so far, lowest first: there candidates lose soonest."""
@@ -123,7 +129,7 @@ class Evaluator:
         for place in todo:
             if place in done:
                 self._record(place, done[place])
-        self._check_unscored()
+        self.left_out.check()
         return len(done) == len(missing)
 
     def scores(self, candidate: Candidate) -> dict[int, float]:
@@ -164,7 +170,8 @@ class Evaluator:
     def gain(self, before: Candidate, after: Candidate) -> Gain:
         """How much better one candidate is than another, on the examples that both were run on."""
         pair = [averaged(self.scores(candidate), self._num_examples) for candidate in (before, after)]
-        return paired_gain(pair[0], pair[1], self._score_drawn)
+        found = paired_gain(pair[0], pair[1], self._score_drawn)
+        return replace(found, moved=tuple((self._numbers[n], change) for n, change in found.moved))
 
     def noise(self, before: Candidate, after: Candidate) -> float:
         """What one candidate's score must exceed the other's by, lest the gain may be noise; or 0."""
@@ -227,17 +234,8 @@ class Evaluator:
         self._blame.learn(place, run)
         self._alike.add(place, run)
         if run.unscored is not None:
-            self.unscored[place[1]] = run.unscored
+            self.left_out.add(place[1], run.unscored)
         else:
             self._hardness.add(place[1], self._score(run))
         if run.score is not None:
             self.seen.add(run.score)
-
-    def _check_unscored(self) -> None:
-        if len(self.unscored) > (cap := self._max_unscored * len(self._order)):
-            example, reason = next(iter(self.unscored.items()))
-            raise TooManyUnscoredError(
-                f"The metric must leave at most {cap:g} of {len(self._order)} {self._role} examples "
-                f"unscored (max_unscored); got {len(self.unscored)}, the first at {self._role} example "
-                f"{example % self._num_examples}: {reason}"
-            )

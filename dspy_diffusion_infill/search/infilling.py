@@ -9,7 +9,7 @@ from typing import Any
 
 import dspy
 
-from dspy_diffusion_infill.errors import InfillError, TooManyUnscoredError
+from dspy_diffusion_infill.errors import CanvasError, InfillError, TooManyUnscoredError
 from dspy_diffusion_infill.prompts.candidates import Candidate, key
 from dspy_diffusion_infill.prompts.program import attach_reports, with_instructions
 from dspy_diffusion_infill.prompts.windows import Masking
@@ -62,7 +62,7 @@ class Search:
         self._tell = session.tell
 
     def run(self) -> str:
-        """Search; Ctrl-C, an outage, or too many unscored examples end it.
+        """Search; Ctrl-C, an outage, too many unscored examples, or a prompt grown too long end it.
 
         `best` is at every moment the best found so far. Failures and unscored examples may come to weigh more
         than when an edit was accepted; if the best is worse than the start by that, the start is the best.
@@ -94,9 +94,10 @@ class Search:
         except Stop:
             return STOPPED
         except Exception as error:
-            if isinstance(error, TooManyUnscoredError):
+            if isinstance(error, TooManyUnscoredError | CanvasError):
                 logger.warning("%s The best so far is returned.", error)
-                return f"unscored examples: {error}"
+                what = "prompt too long" if isinstance(error, CanvasError) else "unscored examples"
+                return f"{what}: {error}"
             if failures.is_outage(error):
                 return self._cut_short(error if isinstance(error, InfillError) else failures.describe(error))
             error.add_note(

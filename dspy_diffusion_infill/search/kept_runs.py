@@ -28,7 +28,7 @@ class KeptRuns:
 
     Args:
         journal: None keeps nothing.
-        program: Its demos tell its runs from those of another.
+        program: All but its instructions tells its runs from those of another.
         role: Of the examples.
         meter: Learns what an earlier process had used.
     """
@@ -36,7 +36,8 @@ class KeptRuns:
     def __init__(self, journal: Journal | None, program: dspy.Module, role: str, meter: Meter) -> None:
         self._journal, self._role, self._meter = journal, role, meter
         self._traces = TraceRecords(program)
-        self._demos = snapshot(program, {}).demos
+        own = snapshot(program, {})
+        self._program = digest([own.demos, own.models, own.kind])
         self.num_found = 0
         """Runs that an earlier process had paid for."""
         self._told = False
@@ -78,4 +79,4 @@ class KeptRuns:
 
     def _at(self, place: Place) -> tuple[str | int, ...]:
         prompt, example = place
-        return (self._role, digest([prompt, self._demos]), example)
+        return (self._role, digest([prompt, self._program]), example)

@@ -89,6 +89,8 @@ class _Pruning:
             board = self._board
             board.run([(texts, example) for texts in (self.texts, without) for example in board.examples])
             if board.mean(self.texts) is None or board.mean(without) is None:
+                if board.outage is not None:
+                    logger.warning("Out of reach after every try: %s The rest is kept.", board.outage)
                 return
             self._decide(number, without, others)
 

@@ -53,15 +53,21 @@ class Runner:
     Args:
         metric: Higher is better.
         examples: What to run on. Not modified. With 5 of them, number 7 is another run on number 2.
-        role: Names the examples in errors: `valset` or `trainset`.
+        names: Of the examples, in errors.
         meter: Granted a permit for each run; those not used are returned to it.
         num_threads: Runs at a time.
     """
 
     def __init__(
-        self, metric: Metric, examples: Sequence[dspy.Example], *, role: str, meter: Meter, num_threads: int
+        self,
+        metric: Metric,
+        examples: Sequence[dspy.Example],
+        *,
+        names: Sequence[str],
+        meter: Meter,
+        num_threads: int,
     ) -> None:
-        self._metric, self._examples, self._role = metric, examples, role
+        self._metric, self._examples, self._names = metric, examples, names
         self._meter, self._num_threads = meter, num_threads
         self._stop = threading.Event()
         self.max_crashes = math.inf
@@ -179,7 +185,7 @@ class Runner:
             with _apart(repeat, Calls()), dspy.context(lm=without_cache(dspy.settings.lm)):
                 prediction = asking_anew(program)(**self._examples[number].inputs())
                 if judged:
-                    self._metric(self._examples[number], prediction, where=f"{self._role} example {number}")
+                    self._metric(self._examples[number], prediction, where=self._names[number])
         except Exception:  # noqa: BLE001  (whatever it is, it is not the candidates' fault)
             return False
         return True
@@ -192,7 +198,7 @@ class Runner:
         if self._meter.reached() or self._stop.is_set():
             return None
         repeat, number = divmod(example, len(self._examples))
-        where = f"{self._role} example {number}"
+        where = self._names[number]
         with _apart(repeat, calls := Calls()):
             try:
                 prediction = program(**self._examples[number].inputs())

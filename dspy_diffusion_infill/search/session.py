@@ -75,7 +75,7 @@ class Session:
 
     def __post_init__(self) -> None:
         check_caps(self.meter.budget, lms_of(self.task.student))
-        check_repeats(self.selection.repeats, lms_of(self.task.student))
+        check_repeats(self.selection.repeats, self.task.student)
 
     def announce(self, base: object, infiller: Infiller, expected: Estimate) -> None:
         """Log what the run may cost, before it costs anything."""
@@ -88,7 +88,7 @@ class Session:
         logger.info("%s", expected)
         if expected.is_tight:
             logger.warning("The budget may end before the first window is decided, and then finds nothing.")
-        warn_if_noisy(self.selection.repeats, lms_of(self.task.student))
+        warn_if_noisy(self.selection.repeats, self.task.student)
 
     @contextlib.contextmanager
     def recorded(
@@ -150,6 +150,7 @@ class Session:
             metric=self.metric,
             examples=examples,
             role=role,
+            numbers=self.task.numbers(examples, "valset" if role == "holdout" else role),
             meter=self.meter,
             num_threads=self.num_threads or dspy.settings.num_threads,
             max_unscored=1.0 if role == "trainset" else self.selection.max_unscored,

@@ -8,13 +8,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import dspy
+from dspy.teleprompt import Teleprompter
 
 from dspy_diffusion_infill.errors import EvaluationError
 from dspy_diffusion_infill.prompts.candidates import Candidate
 from dspy_diffusion_infill.prompts.conditioning import needs_traces
-from dspy_diffusion_infill.prompts.program import instructions_of
+from dspy_diffusion_infill.prompts.locks import LockSetting
+from dspy_diffusion_infill.prompts.program import copy_program, instructions_of
+from dspy_diffusion_infill.prompts.protocols import rewritten_lock
 from dspy_diffusion_infill.search.base import BaseResult
-from dspy_diffusion_infill.search.counting import Stop
+from dspy_diffusion_infill.search.counting import Stop, uses_only
 from dspy_diffusion_infill.search.evaluation import Evaluator
 from dspy_diffusion_infill.search.good_calls import good_calls
 from dspy_diffusion_infill.search.harvest import is_rewrite
@@ -55,19 +58,24 @@ class Start:
     """Why there is no more to search, if so."""
 
 
-def find_start(found: BaseResult, session: Session, *, reuse: bool) -> Start:
+def find_start(found: BaseResult, session: Session, *, base: Teleprompter | None, lock: LockSetting) -> Start:
     """Score what the base found, and the student, as far as they have no scores yet; the better one it is.
 
     Args:
         found: A program; where it is as good as the student, it is the start.
         session: The program before the base, and the examples.
-        reuse: Whether the base's scores are those of this run's metric.
+        base: That found it; its scores are taken over, if they are those of this run's metric.
+        lock: What the user locked; a program without it is no start.
 
     Raises:
         EvaluationError: If no request is answered on any example, or an outage kept the student from being
             scored, and there is no other program to lose.
     """
-    rivals = _rivals(found, session, reuse=reuse)
+    student = session.task.student
+    if (lost := rewritten_lock(student, found.program, lock)) is not None:
+        logger.warning("The base rewrote %r, which is locked; the search starts from the student.", lost)
+        found = replace(found, program=copy_program(student))
+    rivals = _rivals(found, session, reuse=uses_only(base, session.metric.function))
     needs_calls = session.selection.shots > 0 and needs_traces(found.program, session.task.trainset)
     if found.interrupted:
         return replace(_best(rivals), ended=INTERRUPTED)

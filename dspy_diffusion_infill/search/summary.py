@@ -27,7 +27,7 @@ def summary(
         "noise_floor": board.noise(start, best),
         "num_failures": board.failures.total,
         "failures": board.failures.counts,
-        "unscored": dict(board.unscored),
+        "unscored": board.left_out.reasons,
         "metric_calls": meter.spent,
         "resumed_calls": board.num_resumed,
         "tokens": meter.tokens,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -35,18 +35,29 @@ class Task:
     """Kept out of the search, to confirm its result on."""
     traces: list[Trace] = field(default_factory=list)
     """Of a log; condition the infilling besides."""
+    given: Mapping[str, list[dspy.Example]] = field(default_factory=dict)
+    """Trainset and valset as the user passed them: what is said of an example tells its number there."""
+
+    def numbers(self, examples: Sequence[dspy.Example], role: str) -> list[int]:
+        """Where examples stand among those that the user passed."""
+        places = dict[int, int]()
+        for number, example in enumerate(self.given.get(role, examples)):
+            places.setdefault(id(example), number)
+        return [places[id(example)] for example in examples]
 
     def split(self, share: float | Literal["auto"], seed: int) -> Task:
         """Keep some of the validation examples out, drawn at random; the trainset goes without them as well.
 
         Args:
-            share: How many of them. "auto": a quarter if there are at least `AUTO_FROM`, else none.
+            share: How many of them; above 0, one at least. "auto": a quarter if there are at least
+                `AUTO_FROM`, else none.
             seed: Of the draw.
         """
         total = len(self.valset)
         if share == "auto":
             share = AUTO_SHARE if total >= AUTO_FROM else 0
-        out = set(random.Random(f"{seed}/holdout").sample(range(total), int(share * total)))
+        count = max(int(share * total), int(share > 0))
+        out = set(random.Random(f"{seed}/holdout").sample(range(total), count))
         if not out:
             return self
         kept = [example for n, example in enumerate(self.valset) if n not in out]
@@ -80,6 +91,15 @@ def make_task(
         raise SettingsError(f"student must be a dspy.Module; got {student!r}.")
     if not student.named_predictors():
         raise SettingsError("The program has no predictors, so there are no instructions to infill.")
+    if (
+        hasattr(type(student), "aforward")
+        and not hasattr(type(student), "forward")
+        and "forward" not in vars(student)
+    ):
+        raise SettingsError(
+            "The program must have a forward method, which its runs call; got aforward alone. "
+            "dspy.syncify(program) makes one of it."
+        )
     _tell_of_hidden_predictors(student)
     conditions = _listed("trainset", trainset)
     selects = conditions if valset is None else _listed("valset", valset)
@@ -87,7 +107,8 @@ def make_task(
     check_examples("valset", selects)
     one_set = valset is None or list(map(repr, selects)) == list(map(repr, conditions))
     selects = conditions if one_set else selects
-    task = Task(student, conditions, selects, one_set, traces=list(traces))
+    given = {"trainset": conditions, "valset": selects}
+    task = Task(student, conditions, selects, one_set, traces=list(traces), given=given)
     check_traces(task.traces, [name for name, _ in student.named_predictors()])
     _tell_of_missing_inputs(student, selects)
     return task

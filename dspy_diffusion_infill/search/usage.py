@@ -122,13 +122,13 @@ def check_caps(budget: Budget, lms: Iterable[dspy.BaseLM]) -> None:
         )
 
 
-def check_repeats(repeats: int, lms: Iterable[dspy.BaseLM]) -> None:
+def check_repeats(repeats: int, program: dspy.Module) -> None:
     """Refuse to run every example several times where all runs would be the same.
 
     Raises:
         SettingsError: If every LM answers at temperature 0.
     """
-    temperatures = [lm.kwargs.get("temperature") for lm in lms]
+    temperatures = [temperature for _, temperature in _temperatures(program)]
     if repeats > 1 and temperatures and not any(each is None or each > 0 for each in temperatures):
         raise SettingsError(
             f"repeats must be 1 where every LM answers at temperature 0, since all runs are the same; got "
@@ -136,9 +136,9 @@ def check_repeats(repeats: int, lms: Iterable[dspy.BaseLM]) -> None:
         )
 
 
-def warn_if_noisy(repeats: int, lms: Iterable[dspy.BaseLM]) -> None:
+def warn_if_noisy(repeats: int, program: dspy.Module) -> None:
     """Warn where an LM is known to answer by chance, and is asked once alone."""
-    warm = sorted({lm.model for lm in lms if (lm.kwargs.get("temperature") or 0) > 0})
+    warm = sorted({lm.model for lm, temperature in _temperatures(program) if (temperature or 0) > 0})
     if repeats == 1 and warm:
         logger.warning(
             "%s answers by chance (temperature above 0) and is asked once an example, so that an edit may "
@@ -155,6 +155,16 @@ def warn_if_uncounted(meter: Meter) -> None:
             "No tokens were counted while the start was scored: its answers came from the cache, or the LM "
             "reports no usage. In that case the caps on tokens and usd hold nothing back."
         )
+
+
+def _temperatures(program: dspy.Module) -> list[tuple[dspy.BaseLM, float | None]]:
+    """Of each predictor its LM, and how it is asked: the predictor's setting comes before the LM's."""
+    found = [(each, each.lm or dspy.settings.lm) for _, each in program.named_predictors()]
+    return [
+        (lm, each.config.get("temperature", lm.kwargs.get("temperature")))
+        for each, lm in found
+        if lm is not None
+    ]
 
 
 def lms_of(program: dspy.Module) -> list[dspy.BaseLM]:
