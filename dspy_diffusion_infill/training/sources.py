@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import glob
 import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset, Features, IterableDataset, Value, load_dataset
 from datasets.exceptions import DatasetGenerationError
@@ -13,13 +17,16 @@ from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 from datasets.table import CastError
 
 from dspy_diffusion_infill.errors import SettingsError
-from dspy_diffusion_infill.training.converting import Converted
-from dspy_diffusion_infill.training.forms import conversation, form_of, known_forms
+from dspy_diffusion_infill.training.converting import Converted, code
+from dspy_diffusion_infill.training.forms import Form, Turns, conversation, form_of, known_forms
+from dspy_diffusion_infill.training.json_files import COLUMN, json_rows
 
 Rows = Dataset | IterableDataset
 
 _FILES = {".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 _TURNS = Features({"messages": [{"role": Value("string"), "content": Value("string")}]})
+LOOK = 100
+"""Rows whose columns tell the form."""
 UNREADABLE = (OSError, ValueError, DatasetGenerationError, StopIteration)
 """What `datasets` raises for data that it cannot read."""
 
@@ -48,11 +55,15 @@ def read(source: str, *, streaming: bool = False) -> Rows:
         raise SettingsError("data must name a file, a folder or a hub id; got an empty text.")
     try:
         rows = _load(Path(source).expanduser(), source, streaming)
-        columns = frozenset(next(iter(rows), {}))
+        first = list(islice(rows, LOOK))
+        columns = frozenset[str]().union(*map(_plain, first))
     except UNREADABLE as error:
+        told = error.__cause__ if isinstance(error, DatasetGenerationError) else error
+        if isinstance(told, SettingsError):
+            raise told from None
         raise SettingsError(
             "data must be a .json, .jsonl or .parquet file, a folder of them, or a hub id; got "
-            f"{source!r}: {_reason(Path(source).expanduser(), error)}"
+            f"{source!r}: {_reason(error)}"
         ) from error
     if not columns:
         raise SettingsError(f"data must hold at least one row; {source!r} holds none.")
@@ -62,19 +73,27 @@ def read(source: str, *, streaming: bool = False) -> Rows:
             f"data must have the columns of one of these forms: {known_forms()}; "
             f"{source!r} has {', '.join(sorted(columns))}."
         )
-    to_turns = Converted(partial(conversation, form=form, source=source))
-    return rows.map(to_turns, with_indices=True, remove_columns=sorted(columns), features=_TURNS)
+    to_turns = Converted(partial(_conversation, form=form, source=source))
+    return rows.map(to_turns, with_indices=True, remove_columns=sorted(first[0]), features=_TURNS)
+
+
+def _plain(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    return json.loads(row[COLUMN]) if row.keys() == {COLUMN} else row
+
+
+def _conversation(row: Mapping[str, Any], number: int, *, form: Form, source: str) -> dict[str, Turns]:
+    return conversation(defaultdict(lambda: None, _plain(row)), number, form=form, source=source)
 
 
 def _load(path: Path, source: str, streaming: bool) -> Rows:
     if path.is_dir() or path.suffix.lower() in _FILES:
-        return _load_files(path, streaming)
+        return _load_files(path, source, streaming)
     if source in _PACKAGED_DATASETS_MODULES:  # `datasets` would read every file of that kind below here
         raise FileNotFoundError("there is no such folder.")
     return load_dataset(source, split="train", streaming=streaming)  # pyright: ignore[reportReturnType]
 
 
-def _load_files(path: Path, streaming: bool) -> Rows:
+def _load_files(path: Path, source: str, streaming: bool) -> Rows:
     """All of a folder's files, however they are named: `datasets` would take some for another split."""
     files = _files(path) if path.is_dir() else [path]
     if not all(file.is_file() for file in files):
@@ -84,10 +103,23 @@ def _load_files(path: Path, streaming: bool) -> Rows:
         raise FileNotFoundError("it holds no such file.")
     if len(builders) > 1:
         raise ValueError("it holds JSON and Parquet files. Give each kind a folder of its own, as a source.")
-    filled = [glob.escape(str(file)) for file in files if file.stat().st_size]
+    filled = [file for file in files if file.stat().st_size]
     if not filled:
         return Dataset.from_list([])
-    return load_dataset(builders[0], data_files=filled, split="train", streaming=streaming)  # pyright: ignore[reportReturnType]
+    if builders == ["json"]:
+        return _load_json(filled, source, streaming)
+    names = [glob.escape(str(file)) for file in filled]
+    return load_dataset("parquet", data_files=names, split="train", streaming=streaming)  # pyright: ignore[reportReturnType]
+
+
+def _load_json(files: Sequence[Path], source: str, streaming: bool) -> Rows:
+    known = [(str(file.absolute()), (found := file.stat()).st_size, found.st_mtime_ns) for file in files]
+    kind = IterableDataset if streaming else Dataset
+    return kind.from_generator(
+        json_rows,
+        features=Features({COLUMN: Value("string")}),
+        gen_kwargs={"files": known, "source": source, "code": code()},
+    )  # pyright: ignore[reportReturnType]
 
 
 def _files(folder: Path) -> list[Path]:
@@ -101,24 +133,7 @@ def _files(folder: Path) -> list[Path]:
     )
 
 
-def _reason(path: Path, error: Exception) -> str:
-    """Why a source cannot be read: its first broken line, or else what the library says."""
-    if path.suffix.lower() == ".jsonl" and path.is_file() and (fault := _fault(path)):
-        return fault
+def _reason(error: Exception) -> str:
     if isinstance(error.__cause__, CastError):
         return "its files have different columns. Give each file of its own form as a source."
     return str(error.__cause__ or error).partition("\n")[0]
-
-
-def _fault(path: Path) -> str | None:
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                found = json.loads(line.decode("utf-8-sig")) if line.strip() else {}
-            except UnicodeDecodeError:
-                return f"line {number} is not UTF-8. Save the file as UTF-8."
-            except ValueError as error:
-                return f"line {number} is not JSON: {error}. Correct it, or leave it out."
-            if not isinstance(found, dict):
-                return f"line {number} is no object with columns. Correct it, or leave it out."
-    return None

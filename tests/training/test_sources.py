@@ -142,6 +142,44 @@ def test_numbers_are_read_as_they_were_written(tmp_path: Path):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_texts_that_look_like_something_else_are_read_as_they_are(streaming: bool, tmp_path: Path):
+    """Arrow takes a column of dates for times, and writes those of a later file in its own way."""
+    dates = ["2021-01-12", "2021-01-12T10:00:00Z"]
+    (tmp_path / "folder").mkdir()
+    write_rows(tmp_path / "folder" / "a.jsonl", [{"prompt": "When?", "response": "Some day."}])
+    write_rows(tmp_path / "folder" / "b.jsonl", [{"prompt": "When?", "response": date} for date in dates])
+    found = contents(str(tmp_path / "folder"), streaming=streaming)
+    assert [turns[1][1] for turns in found] == ["Some day.", *dates]
+    alone = contents(str(tmp_path / "folder" / "b.jsonl"), streaming=streaming)
+    assert [turns[1][1] for turns in alone] == dates
+
+
+def test_a_changed_file_is_read_anew(tmp_path: Path):
+    source = write_rows(tmp_path / "a.jsonl", [{"prompt": "Hi.", "response": "4"}])
+    assert contents(source) == [[("user", "Hi."), ("assistant", "4")]]
+    write_rows(tmp_path / "a.jsonl", [{"prompt": "Hi.", "response": "5"}])
+    assert contents(source) == [[("user", "Hi."), ("assistant", "5")]]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_broken_file_of_a_folder_is_named(streaming: bool, tmp_path: Path):
+    write_rows(tmp_path / "a.jsonl", [GOOD])
+    (tmp_path / "b.json").write_text('[{"prompt": "a", "response": "b"}, 4]')
+    with pytest.raises(SettingsError, match=r"data must be .*: item 2 of b\.json is no object with columns"):
+        list(read(str(tmp_path), streaming=streaming))
+    (tmp_path / "b.json").write_text('[{"prompt": "a", "response": "b"}')
+    with pytest.raises(SettingsError, match=r"data must be .*: the array of b\.json is not JSON: "):
+        list(read(str(tmp_path), streaming=streaming))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_line_that_breaks_late_is_named(streaming: bool, tmp_path: Path):
+    (tmp_path / "a.jsonl").write_text((json.dumps(GOOD) + "\n") * 150 + "{\n")
+    with pytest.raises(SettingsError, match=r"data must be .*a\.jsonl': line 151 is not JSON: "):
+        list(read(str(tmp_path / "a.jsonl"), streaming=streaming))
+
+
 def test_what_an_instruction_is_about_is_read_with_it(tmp_path: Path):
     row = {"instruction": "Translate.", "input": "bonjour", "output": "hello"}
     assert contents(write_rows(tmp_path / "a.jsonl", [row])) == [
@@ -212,7 +250,7 @@ def test_sources_that_are_none_are_refused_with_their_reason(tmp_path: Path):
     (tmp_path / "folder").mkdir()
     write_rows(tmp_path / "folder" / "a.jsonl", [GOOD])
     write_rows(tmp_path / "folder" / "b.jsonl", [{"question": "Why?"}])
-    with pytest.raises(SettingsError, match=r"data must be .*folder': its files have different columns"):
+    with pytest.raises(SettingsError, match=r"prompt must be text, .*got None, in row 2 of '.*folder'"):
         read(str(tmp_path / "folder"))
 
 
