@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import dspy
@@ -69,6 +70,7 @@ def mlflow_optimizer(
         def align(self, judge: Any, traces: Sequence[Any]) -> Any:
             """A judge with other instructions, that agrees with people at least as often on these traces."""
             program, examples = _program(judge), _examples(judge, traces)
+            same = _made_with(judge, judges.make_judge)
             optimizer = DiffusionInfill(
                 agrees,
                 infiller=infiller,
@@ -81,13 +83,7 @@ def mlflow_optimizer(
             )
             with dspy.context(lm=lm):
                 tuned = optimizer.compile(program, trainset=examples)
-            return judges.make_judge(
-                name=judge.name,
-                instructions=instructions_of(tuned)["self"],
-                model=judge.model,
-                description=judge.description,
-                feedback_value_type=judge.feedback_value_type,
-            )
+            return judges.make_judge(**same | {"instructions": instructions_of(tuned)["self"]})
 
     return InfillAlignmentOptimizer()
 
@@ -95,6 +91,19 @@ def mlflow_optimizer(
 def agrees(example: dspy.Example, found: dspy.Prediction, trace: object = None) -> bool:
     """Whether a judge gave people's value, in any case of letters."""
     return str(found.result).strip().lower() == example.result.strip().lower()
+
+
+def _made_with(judge: Any, make: Callable[..., Any]) -> dict[str, Any]:
+    """What a judge says of itself that another may be made with, in whichever version of MLflow.
+
+    Example:
+        >>> def make(name, model=None, base_url=None): ...
+        >>> from types import SimpleNamespace
+        >>> _made_with(SimpleNamespace(name="short", model="openai:/m", id=3), make)
+        {'name': 'short', 'model': 'openai:/m'}
+    """
+    told = {name: getattr(judge, name, None) for name in inspect.signature(make).parameters}
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def _program(judge: Any) -> dspy.Predict:
