@@ -30,6 +30,7 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> list:
             span.set_inputs({"question": "Weather?"})
             span.set_outputs("rain " * count)
             ids.append(span.trace_id)
+        mlflow.flush_trace_async_logging()  # newer versions write traces in their own time
         people = AssessmentSource(source_type="HUMAN", source_id="ann")
         program = AssessmentSource(source_type="CODE", source_id="check")
         value = "long" if count > 3 else "short"
