@@ -50,7 +50,7 @@ def check_apart(output: Path, data: Sequence[str]) -> None:
     """
     for source in data:
         folder = Path(source).expanduser()
-        if folder.is_dir() and output.absolute().is_relative_to(folder.absolute()):
+        if source and folder.is_dir() and output.absolute().is_relative_to(folder.absolute()):
             raise SettingsError(
                 f"output must lie outside the data, which its files would join; got {str(output)!r} in "
                 f"{source!r}."

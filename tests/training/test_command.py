@@ -85,6 +85,8 @@ def test_an_output_among_the_data_is_refused(options: list[str], tmp_path: Path)
     among = [*options, "--data", str(tmp_path / "data"), "--output", str(tmp_path / "data" / "model")]
     with pytest.raises(SettingsError, match="output must lie outside the data"):
         invoke(among)
+    with pytest.raises(SettingsError, match="got an empty text"):
+        invoke([*options, "--data", ""])
 
 
 def test_a_batch_alone_is_split_as_the_papers_is(options: list[str]):
