@@ -11,7 +11,8 @@ with float32 weights where products in it are fast, else float32. Updates are in
 full-sequence to one of response-only masking, as the paper's 8 and 4 epochs are; before each pair both models
 have the same weights. Reported: the ratio of non-padding tokens per second, total over total; and the largest
 difference of losses on the same masks, `loss_diff` in float32 and before anything is timed, since bfloat16
-hides mistakes behind its rounding, and `loss_diff_timed` of the updates that were timed.
+hides mistakes behind its rounding, and `loss_diff_timed` of the updates that were timed. The plain products
+by which ours attends in bfloat16 on a CPU show in the second alone; the tests compare them in float32.
 
 FILE holds feedback records (or any form that `diffusion-infill train` reads), cut to 1,024 tokens of a
 byte-level BPE made from its own texts. With a GPU, ours alone is timed there too, on the same examples: a

@@ -157,6 +157,22 @@ def test_a_start_may_raise_on_one_odd_answer_but_not_on_many(lm):
         run(fragile(num_threads=1), ODD)
 
 
+@pytest.mark.parametrize(
+    ("well", "ends"), [((True,), False), ((False, False, True), False), ((False,) * 3, True)]
+)
+def test_a_program_that_breaks_by_chance_is_tried_again(lm, monkeypatch, well, ends):
+    board, tries = fragile(), list(well)
+    run(board, GOOD)
+    monkeypatch.setattr(board._runner, "goes_well", lambda: tries.pop(0))
+    if ends:
+        with pytest.raises(EvaluationError, match="failed on valset example 0: ValueError"):
+            run(board, BAD)
+    else:
+        assert run(board, BAD)
+        assert board.num_failed(BAD) == 8
+    assert tries == []
+
+
 def test_a_program_that_breaks_on_the_way_is_no_candidates_fault(lm):
     board = fragile()
     run(board, GOOD)

@@ -12,6 +12,10 @@ MAX_CRASHED = 0.2
 """Share of the examples on which the first runs may raise; a program that raises on more is broken."""
 
 
+PROOFS = 3
+"""Tries of a run that went well once: an LM that answers by chance may break the program now and then."""
+
+
 class Blame:
     """Tells a candidate that makes the program raise from a program that does not run, now or ever.
 
@@ -37,9 +41,12 @@ class Blame:
         crashed = [place for place, run in done.items() if run.crashed]
         if self._runner.is_broken:
             self._runner.raise_crash()
-        if crashed and self._runner.proof is not None and not self._runner.goes_well():
+        if crashed and self._runner.proof is not None and not self._goes_well():
             self._runner.raise_crash()
         return crashed
+
+    def _goes_well(self) -> bool:
+        return any(self._runner.goes_well() for _ in range(PROOFS))
 
     def learn(self, place: Place, run: Run) -> None:
         """Remember the first run that went well."""
