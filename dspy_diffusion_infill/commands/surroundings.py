@@ -10,8 +10,8 @@ from typing import Any
 
 import httpx
 
+from dspy_diffusion_infill.serving.calling import through_proxies
 from dspy_diffusion_infill.serving.connect import DEFAULT_URL, KEY_VARIABLE, URL_VARIABLE
-from dspy_diffusion_infill.serving.limits import LOOPBACK
 
 DISTRIBUTION = "dspy-diffusion-infill"
 NAMED = (DISTRIBUTION, "dspy", "torch", "transformers", "vllm")
@@ -63,7 +63,7 @@ def served() -> dict[str, str | None]:
             f"{url}/v1/models",
             headers=headers,
             timeout=TIMEOUT_S,
-            trust_env=httpx.URL(url).host not in LOOPBACK,
+            trust_env=through_proxies(url),
         )
         answer.raise_for_status()
         card = answer.json()["data"][0]

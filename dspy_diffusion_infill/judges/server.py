@@ -11,7 +11,7 @@ import httpx
 
 from dspy_diffusion_infill.errors import JudgeUnavailableError, SettingsError
 from dspy_diffusion_infill.judges.process import POLL_S, ServerProcess
-from dspy_diffusion_infill.serving.limits import LOOPBACK
+from dspy_diffusion_infill.serving.calling import through_proxies
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +49,8 @@ class JudgeServer:
             )
         self.root, self.process = root.rstrip("/"), process
         self.timeout_s, self.max_restarts, self.num_restarts = timeout_s, max_restarts, 0
-        # what runs on this machine is asked directly: a proxy would be shown the key, and cannot reach it
-        self._through_proxies = _checked(self.root).host not in LOOPBACK
+        _check(self.root)
+        self._through_proxies = through_proxies(self.root)
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._tls = httpx.create_ssl_context()  # made once: it costs a hundred times what /health does
         self._lock, self._closed = threading.Lock(), threading.Event()
@@ -195,12 +195,11 @@ class JudgeServer:
         return answer
 
 
-def _checked(root: str) -> httpx.URL:
-    """The address of a server, if it is one."""
+def _check(root: str) -> None:
+    """Refuse what is no address of a server."""
     try:
         url = httpx.URL(root)
     except httpx.InvalidURL as error:
         raise SettingsError(f"url must be an address such as http://127.0.0.1:8000; got {root!r}.") from error
     if url.scheme not in ("http", "https") or not url.host or not 0 < (url.port or 80) < 2**16:
         raise SettingsError(f"url must be an address such as http://127.0.0.1:8000; got {root!r}.")
-    return url

@@ -52,8 +52,7 @@ class Caller:
         }
         self._clients: dict[int, httpx.Client] = {}
         try:
-            # a proxy does not reach what listens on this machine alone, and would be shown the key
-            self._settings["trust_env"] = httpx.URL(url).host not in LOOPBACK
+            self._settings["trust_env"] = through_proxies(url)
         except httpx.InvalidURL as error:
             raise self._unavailable("", error) from error
 
@@ -148,3 +147,14 @@ def shown(url: str) -> str:
     if not isinstance(url, str):
         raise SettingsError(f"url must be a text such as http://127.0.0.1:8011; got {url!r}.")
     return re.sub("//[^/?#]*@", "//", url.rstrip("/"))
+
+
+def through_proxies(url: str) -> bool:
+    """Whether to ask by the environment's proxies.
+
+    They do not reach what listens on this machine alone, and would be shown the key.
+
+    Raises:
+        httpx.InvalidURL: If it is no address.
+    """
+    return httpx.URL(url).host not in LOOPBACK
