@@ -92,14 +92,15 @@ def run_cell(domain: Domain, scheme: Scheme, seed: int, infiller: Infiller, rand
 def measured(cell: Cell, examples: Sequence[dspy.Example]) -> Cell:
     """The cell with what its instructions are worth, answered by the LM in force."""
     labels, scores, kappas = [example.rating for example in examples], {}, {}
+    answers = {text: ratings(text, examples) for text in dict.fromkeys(cell.instructions.values())}
     for method, text in cell.instructions.items():
-        found = ratings(text, examples)
+        found = answers[text]
         scores[method] = mean(one == label for one, label in zip(found, labels, strict=True))
         kappas[method] = kappa(found, labels)
     return replace(cell, scores=scores, kappas=kappas)
 
 
-def shuffled(examples: Sequence[dspy.Example], seed: int) -> list[dspy.Example]:
+def shuffled(examples: Sequence[dspy.Example], seed: int | str) -> list[dspy.Example]:
     """The same examples with each other's labels."""
     labels = [example.rating for example in examples]
     Random(f"{seed}/labels").shuffle(labels)

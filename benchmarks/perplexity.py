@@ -26,7 +26,7 @@ import numpy as np
 
 from benchmarks.checks import check_enough, parsed
 from benchmarks.report import write_json
-from benchmarks.summeval import DATA, Record, people, read_jsonl
+from benchmarks.summeval import SUMMEVAL, Record, people, read_jsonl
 from dspy_diffusion_infill.engine.checkpoint import find_folder
 from dspy_diffusion_infill.engine.likelihood import (
     Estimate,
@@ -131,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, default=DATA, help="summeval.jsonl (%(default)s)")
+    parser.add_argument("--data", type=Path, default=SUMMEVAL, help="summeval.jsonl (%(default)s)")
     parser.add_argument("--models", nargs="+", default=["embedded"], help="'embedded', paths or hub ids")
     parser.add_argument("--templates", nargs="+", default=list(TEMPLATES), help="in assets/judges.toml")
     parser.add_argument("--scored", choices=("prompt", "reply"), default="prompt")

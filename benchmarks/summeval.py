@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ from typing import Any, cast
 
 import dspy
 
+from benchmarks import DATA
 from benchmarks.checks import check_enough, parsed
 from benchmarks.report import write_json
 from benchmarks.tables import improvement_line, improvements, paper_lines, plain_row, row_lines
@@ -47,7 +47,7 @@ DIMENSIONS = ("coherence", "consistency", "fluency", "relevance")
 TARGETS = (*DIMENSIONS, "overall")
 JUDGEMENT = ("judge", "doc_id", "system_id", "dimension", "score")
 """What a line of --judge-scores holds."""
-DATA = Path(os.environ.get("DIFFUSION_INFILL_DATA", "../shared/data")) / "summeval.jsonl"
+SUMMEVAL = DATA / "summeval.jsonl"
 
 Record = Mapping[str, Any]
 """`doc_id`, `system_id`, `source`, `reference`, `system_output`, and `scores` by dimension."""
@@ -209,7 +209,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, default=DATA, help="summeval.jsonl (%(default)s)")
+    parser.add_argument("--data", type=Path, default=SUMMEVAL, help="summeval.jsonl (%(default)s)")
     parser.add_argument("--judge-scores", type=Path, help="judgements on record, to be scored alone")
     parser.add_argument("--judge", default="embedded", help="'embedded', or a model's name")
     parser.add_argument("--api-base", help="of the vLLM server that holds the judge")

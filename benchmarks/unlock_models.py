@@ -6,27 +6,18 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from safetensors.torch import load_model
+from torch import Tensor
 
-from dspy_diffusion_infill.engine.vocabulary import Vocabulary
-from dspy_diffusion_infill.prompts.canvas import Message
-from dspy_diffusion_infill.training.data import Example, collate, encode
+from benchmarks.unlock_data import conversations, unpaired
 from dspy_diffusion_infill.training.embedded import build
-from dspy_diffusion_infill.training.grammar import Reviews
 from dspy_diffusion_infill.training.masking import Objective
 from dspy_diffusion_infill.training.monitor import HeldOut
 from dspy_diffusion_infill.training.recipe import STAGES, Recipe
 from dspy_diffusion_infill.training.saving import save
-from dspy_diffusion_infill.training.schemes import (
-    ORACLE,
-    Instruction,
-    held_out_schemes,
-    training_instructions,
-)
 from dspy_diffusion_infill.training.start import read_start, read_weights
 from dspy_diffusion_infill.training.train import Batches, train
 from dspy_diffusion_infill.training.world import PARTS, RealReviews, Stage, World
@@ -100,6 +91,19 @@ class Models:
         """The checkpoint of a variant."""
         return self._grow(VARIANTS[name], seed)
 
+    def checkpoints(self, seed: int) -> dict[str, Path]:
+        """Of every variant; and along the refinements, by variant and updates until there, as `fs@400`."""
+        found = {name: self.variant(name, seed) for name in self.plan.variants}
+        for name in (name for name in self.plan.variants if len(VARIANTS[name]) == 3):
+            first, last = VARIANTS[name][:2], VARIANTS[name]
+            (begun,), (gentle,) = self.plan.stages(first), self.plan.stages(last)
+            found[f"{name}@0"] = found["public"]
+            found[f"{name}@{_half(begun)}"] = _halfway(self._folder(first, seed))
+            found[f"{name}@{begun.num_updates}"] = self._folder(first, seed)
+            found[f"{name}@{begun.num_updates + _half(gentle)}"] = _halfway(self._folder(last, seed))
+            found[f"{name}@{begun.num_updates + gentle.num_updates}"] = found[name]
+        return found
+
     def curve(self, name: str, seed: int) -> list[dict[str, Any]]:
         """What was measured along a variant's refinement, after how many of its updates, from `public` on."""
         path = VARIANTS[name]
@@ -130,16 +134,17 @@ class Models:
         self._train(self.start, empty, [(stage, make)])
 
     def _grow(self, path: tuple[str, ...], seed: int) -> Path:
-        folder = self._folder(path, seed)
-        if folder.is_dir():
-            return folder
-        parent = self._grow(path[:-1], seed) if path[:-1] else self.start
-        tokens = self.plan.recipe.batch_tokens
+        folder, stages = self._folder(path, seed), self.plan.stages(path)
 
         def batch_of(stage: Stage) -> Callable[[int], dict[str, Tensor]]:
-            return lambda number: self.world.batch(stage, tokens, seed, number)
+            return lambda number: self.world.batch(stage, self.plan.recipe.batch_tokens, seed, number)
 
-        return self._train(folder, parent, [(one, batch_of(one)) for one in self.plan.stages(path)])
+        if not folder.is_dir():
+            parent = self._grow(path[:-1], seed) if path[:-1] else self.start
+            self._train(folder, parent, [(one, batch_of(one)) for one in stages])
+        if len(path) > 1 and not _halfway(folder).is_dir():
+            _keep_half(folder, stages[0])
+        return folder
 
     def _train(
         self, folder: Path, parent: Path, stages: Sequence[tuple[Stage, Callable[[int], dict[str, Tensor]]]]
@@ -162,61 +167,38 @@ class Models:
                 accumulation=PARTS,
                 monitor=monitor,
                 monitor_updates=max(1, stage.num_updates // 8),
+                save_updates=_half(stage),  # the two that are kept, then: half of it, and all
             )
             log = (entry for entry in trainer.state.log_history if "eval_prompt_loss" in entry)
             curve += [{"stage": stage.name, **entry} for entry in log]
         _beside(folder).write_text(json.dumps(curve), encoding="utf-8")
-        save(model, start, folder, torch.float32, f"{folder.name} of benchmarks.unlock\n")
+        save(model, start, folder, torch.float32, _card(folder))
         return folder
+
+
+def _half(stage: Stage) -> int:
+    """Updates until half of a stage is learned."""
+    return -(-stage.num_updates // 2)
+
+
+def _halfway(folder: Path) -> Path:
+    """What a model was when half of its last part was learned."""
+    return folder.with_name(f"{folder.name}-halfway")
+
+
+def _keep_half(folder: Path, stage: Stage) -> None:
+    """Make a checkpoint of what training itself kept of the half."""
+    start = read_start(str(folder))
+    kept = folder.with_name(f"{folder.name}-work") / stage.name / f"checkpoint-{_half(stage)}"
+    model, half = read_weights(start), _halfway(folder)
+    load_model(model, kept / "model.safetensors")
+    save(model, start, half, torch.float32, _card(half))
+
+
+def _card(folder: Path) -> str:
+    return f"{folder.name} of benchmarks.unlock\n"
 
 
 def _beside(folder: Path) -> Path:
     """The file of what was measured while a model was made."""
     return folder.with_name(f"{folder.name}-curve.json")
-
-
-def unpaired(vocabulary: Vocabulary, batch_tokens: int, seed: str) -> dict[str, Tensor]:
-    """Sentences and instructions, none beside another, masked anywhere."""
-    random = Random(f"unpaired:{seed}")
-    instructions = training_instructions()
-    rows: list[Example] = []
-    while sum(len(row.ids) for row in rows) < batch_tokens:
-        if random.random() < 0.5:
-            turn = Message.text("system", random.choice(instructions).text)
-        else:
-            turn = Message.text("user", Reviews(random).draw(random.randrange(5))[0])
-        rows.append(encode([turn], vocabulary))
-    objectives: list[Objective] = ["fs" for _ in rows]
-    return collate(rows, objectives, random.getrandbits(62), vocabulary)
-
-
-def conversations(vocabulary: Vocabulary, count: int) -> list[Example]:
-    """Held-out schemes stated and used, one review each."""
-    random = Random("unlock: held out")
-    schemes = held_out_schemes()
-    rows = []
-    for number in range(count):
-        scheme = schemes[number % len(schemes)]
-        grade = random.choice(scheme.grades)
-        turns = [
-            Message.text("system", Instruction(ORACLE, scheme).text),
-            Message.text("user", Reviews(random).draw(grade)[0]),
-            Message.text("assistant", Instruction(ORACLE, scheme).reply(grade)),
-        ]
-        rows.append(encode(turns, vocabulary))
-    return rows
-
-
-def stop_share(model: nn.Module, examples: Sequence[Example], vocabulary: Vocabulary) -> float:
-    """Share of stop tokens among the likeliest ones where a whole instruction is masked."""
-    stops = wanted = 0
-    for example in examples:
-        first = example.maskable.index(True)
-        window = range(first, example.maskable.index(False, first))
-        ids = torch.tensor([example.ids])
-        ids[0, window.start : window.stop] = vocabulary.mask_token_id
-        with torch.no_grad():
-            guesses = model(input_ids=ids, use_cache=False).logits[0, window.start : window.stop].argmax(-1)
-        stops += sum(guess in vocabulary.stop_ids for guess in guesses.tolist())
-        wanted += len(window)
-    return stops / wanted

@@ -32,7 +32,7 @@ class Seed:
 
 def bars(cells: Sequence[Cell]) -> dict[str, float]:
     """The gap that each variant and control closed, as `gap_closed`; none where the oracle gains nothing."""
-    methods = [name for name in cells[0].scores if name not in ENDS]
+    methods = [name for name in _shown(cells) if name not in ENDS]
     gaps = {f"{name}_gap_closed": gap_closed(cells, name) for name in methods}
     gaps |= {f"{name}_kappa_closed": gap_closed(cells, name, "kappas") for name in methods}
     return {name: gap for name, gap in gaps.items() if gap is not None}
@@ -45,8 +45,12 @@ def tables(cells: Sequence[Cell], seeds: Sequence[Seed]) -> Iterator[str]:
     """
     shown = "".join(f"{title:>10}{'gap closed':>12}{'95 %':>15}" for title in MEASURES.values())
     yield f"{'instruction':<14}{shown}"
-    for name in cells[0].scores:
+    for name in _shown(cells):
         yield f"{name:<14}" + "".join(_measured(cells, name, of) for of in MEASURES).rstrip()
+    yield "\ngap closed after updates of the refinement"
+    for name in _COLORS:
+        if points := along(cells, name):
+            yield f"{name:<10}" + "".join(f"{updates:>8}: {gap:.2f}" for updates, gap in points)
     for part in ("own", "losses"):
         columns = list(getattr(seeds[0], part)["public"])
         yield f"\n{'variant':<10}" + "".join(f"{name:>22}" for name in columns)
@@ -67,27 +71,41 @@ def _measured(cells: Sequence[Cell], name: str, of: Measure) -> str:
     return f"{shown}{gap:>12.2f}{within:>15}"
 
 
+def _shown(cells: Sequence[Cell]) -> list[str]:
+    """Variants and controls; what lies along a refinement is shown apart."""
+    return [name for name in cells[0].scores if "@" not in name]
+
+
+def along(cells: Sequence[Cell], variant: str) -> list[tuple[int, float]]:
+    """The gap closed by what a variant wrote, by the updates since `public`; empty if it was not refined."""
+    parts = (name.split("@") for name in cells[0].scores if name.startswith(f"{variant}@"))
+    gaps = [(int(updates), gap_closed(cells, f"{name}@{updates}")) for name, updates in parts]
+    return [(updates, gap) for updates, gap in sorted(gaps) if gap is not None]
+
+
 def draw(path: Path, cells: Sequence[Cell], seeds: Sequence[Seed]) -> None:
-    """Accuracy by method, and prompt perplexity along the refinement."""
+    """Accuracy by method; prompt perplexity, and what is infilled, along the refinement."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.5), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    methods = list(cells[0].scores)
+    figure = Figure(figsize=(12, 3.5), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    methods = _shown(cells)
     left.bar(methods, [mean(cell.scores[name] for cell in cells) for name in methods])
     left.set_ylabel("accuracy, fixed task LM")
     left.tick_params(axis="x", rotation=60)
-    for one in seeds:
-        for name, color in _COLORS.items():
+    for name, color in _COLORS.items():
+        for one in seeds:
             curve = one.curves.get(name, ())
             values = [entry["eval_prompt_perplexity"] for entry in curve]
             label = name if values and one is seeds[0] else None
-            right.plot([entry["updates"] for entry in curve], values, label=label, color=color)
-    right.set_yscale("log")
-    right.set_xlabel("updates of the refinement")
-    right.set_ylabel("perplexity of held-out prompts")
-    right.legend()
+            middle.plot([entry["updates"] for entry in curve], values, label=label, color=color)
+        if points := along(cells, name):
+            right.plot(*zip(*points, strict=True), "o-", color=color)
+    middle.set(yscale="log", ylabel="perplexity of held-out prompts", xlabel="updates of the refinement")
+    middle.legend()
+    right.set(ylabel="gap closed by what it infills", xlabel="updates of the refinement")
     figure.savefig(path)
 
 
 _COLORS = {"ro": "tab:red", "fs": "tab:blue", "fsro": "tab:green", "mix": "tab:orange"}
+"""Of what is charted along its refinement."""

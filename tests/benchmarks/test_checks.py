@@ -46,17 +46,18 @@ def test_a_figure_that_fails_does_not_lose_the_result(tmp_path: Path, monkeypatc
     row = {"scheme": "s", "seed": 0, "steps": 1, "vague": 0.0, "score": 0.5, "instructions": "x"}
     monkeypatch.setattr(ablation, "run_cells", lambda *_, **__: [[row]])
     monkeypatch.setattr(ablation, "draw", lambda *_: 1 / 0)
+    (tmp_path / unlock.SENTENCES).touch()
     monkeypatch.setattr(unlock, "run", lambda *_: ([], []))
     monkeypatch.setattr(unlock, "tables", lambda *_: [])
     monkeypatch.setattr(unlock, "bars", lambda *_: {})
     monkeypatch.setattr(unlock, "draw", lambda *_: 1 / 0)
     for main, more in (
-        (ablation.main, ["--what", "steps", "--steps", "1"]),
-        (unlock.main, ["--data", ".", "--work", "."]),
+        (ablation.main, ["--what", "steps", "--steps", "1", "--figure", str(tmp_path / "f.svg")]),
+        (unlock.main, ["--data", str(tmp_path), "--work", str(tmp_path / "work")]),
     ):
         file = tmp_path / f"{main.__module__}.json"
         with pytest.raises(ZeroDivisionError):
-            main([*more, "--json", str(file), "--figure", str(tmp_path / "f.svg")])
+            main([*more, "--json", str(file)])
         assert file.is_file()
 
 

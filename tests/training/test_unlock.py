@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import unlock
+from benchmarks import unlock, unlock_cells
 from benchmarks.demo_gap import Cell
 from benchmarks.tasks import WithoutExamples
 from benchmarks.unlock import about, run
 from benchmarks.unlock_models import OBJECTIVES, VARIANTS, Models, Plan
-from benchmarks.unlock_tables import Seed, bars, draw, tables
+from benchmarks.unlock_tables import Seed, along, bars, draw, tables
 from benchmarks.work_folder import claim
 from dspy_diffusion_infill import demo
 from dspy_diffusion_infill.errors import SettingsError
@@ -48,6 +48,10 @@ class InPlace:
     map = staticmethod(map)
 
 
+def weights(folder: Path) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
+
+
 def test_variants_take_equally_many_updates_from_one_parent():
     def updates(path: tuple[str, ...]) -> int:
         return sum(stage.num_updates for end in range(2, len(path) + 1) for stage in SHORT.stages(path[:end]))
@@ -81,10 +85,19 @@ def test_a_short_run_measures_every_variant_and_a_second_one_only_reads_it(
 ):
     monkeypatch.setattr(demo, "NUM_SHOTS", 4)
     monkeypatch.setattr(demo, "NUM_SCORED", 6)
+    monkeypatch.setattr(unlock_cells, "SHUFFLES", 2)
     monkeypatch.setattr(unlock, "ProcessPoolExecutor", InPlace)
     work = tmp_path / "work"
     cells, seeds = run(real, work, SHORT, [0], str(work / "start"))
-    assert [set(cell.scores) for cell in cells] == [{*CONTROLS, *VARIANTS}]
+    orders = {f"shuffled#{order}" for order in range(unlock_cells.SHUFFLES)}
+    ways = {f"{name}@{updates}" for name in ("ro", "fs", "fsro", "mix") for updates in (0, 2, 4, 5, 6)}
+    assert [set(cell.scores) for cell in cells] == [{*CONTROLS, *VARIANTS, *ways}]
+    assert set(cells[0].instructions) == set(cells[0].scores) - {"shuffled", "guess"} | orders
+    folders = Models(real, work, SHORT).checkpoints(0)
+    assert weights(folders["fs@0"]) == weights(folders["public"]) != weights(folders["fs@2"])
+    assert weights(folders["fs@2"]) == weights(folders["fsro@2"]) != weights(folders["fs_first"])
+    assert weights(folders["fsro@4"]) == weights(folders["fs_first"]) != weights(folders["fsro@5"])
+    assert weights(folders["fsro@6"]) == weights(folders["fsro"]) != weights(folders["fsro@5"])
     assert f"({1 / cells[0].scores['guess']:.0f})" in cells[0].scheme
     (found,) = seeds
     for name in VARIANTS:
@@ -167,5 +180,31 @@ def test_gaps_are_those_of_the_demo_with_an_interval_over_schemes_and_seeds():
     assert alone["fsro"].split()[1:] == ["0.600", "0.75", "0.600", "0.67"]
     assert found["fsro_kappa_closed"] == pytest.approx(2 / 3)  # .4 of .6
     assert found["shuffled_kappa_closed"] == 0.0
+    way = scores | {"fs@1200": 0.6, "fs@400": 0.4, "fsro@400": 0.8}
+    assert along([replace(cell, scores=way)], "fs") == [(400, 0.5), (1200, pytest.approx(0.75))]
+    shown = islice(tables([replace(cell, scores=way, kappas=way)], [SEED]), 4 + len(scores))
+    assert [line.split() for line in shown if "400" in line] == [
+        ["fs", "400:", "0.50", "1200:", "0.75"],
+        ["fsro", "400:", "1.00"],
+    ]
+    assert bars([replace(cell, scores=way, kappas=way)]).keys() == found.keys()
     nothing = scores | {"oracle": 0.0}
     assert bars([replace(cell, scores=nothing, kappas=nothing)]) == {}
+
+
+def test_shuffled_labels_count_as_the_mean_of_their_orders():
+    found = unlock_cells.averaged({"fsro": 0.5, "shuffled#0": 0.0, "shuffled#1": 0.5})
+    assert found == {"fsro": 0.5, "shuffled": 0.25}
+
+
+@pytest.mark.parametrize("options", [[], ["--data", "nowhere"]])
+def test_data_that_is_not_there_is_refused_before_anything_is_made(
+    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(unlock, "DATA", Path("absent"))
+    with pytest.raises(SystemExit):
+        unlock.main(["--json", "found.json", *options])
+    where = options[-1] if options else "absent"
+    assert f"--data must be a folder with sst5_train.jsonl; got {where}." in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
