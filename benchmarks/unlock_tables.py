@@ -107,5 +107,11 @@ def draw(path: Path, cells: Sequence[Cell], seeds: Sequence[Seed]) -> None:
     figure.savefig(path)
 
 
-_COLORS = {"ro": "tab:red", "fs": "tab:blue", "fsro": "tab:green", "mix": "tab:orange"}
+_COLORS = {
+    "ro": "tab:red",
+    "fs": "tab:blue",
+    "fsro": "tab:green",
+    "eq2": "tab:purple",
+    "mix": "tab:orange",
+}
 """Of what is charted along its refinement."""

@@ -57,7 +57,7 @@ def test_variants_take_equally_many_updates_from_one_parent():
         return sum(stage.num_updates for end in range(2, len(path) + 1) for stage in SHORT.stages(path[:end]))
 
     lengths = {name: updates(path) for name, path in VARIANTS.items()}
-    assert lengths == {"public": 0, "ro": 6, "fs": 6, "fs_first": 4, "fsro": 6, "mix": 6}
+    assert lengths == {"public": 0, "ro": 6, "fs": 6, "fs_first": 4, "fsro": 6, "eq2": 6, "mix": 6}
     for path in VARIANTS.values():
         for end in range(2, len(path) + 1):
             (stage,) = SHORT.stages(path[:end])
@@ -68,6 +68,19 @@ def test_the_last_third_of_every_variant_is_gentle():
     for path in (path for path in VARIANTS.values() if len(path) == 3):
         stages = [stage for end in (2, 3) for stage in SHORT.stages(path[:end])]
         assert [(stage.learning_rate, stage.decay) for stage in stages] == [(8e-4, False), (2e-4, True)]
+
+
+def test_one_variant_masks_any_token_as_the_paper_does():
+    given = {
+        name: {
+            (stage.given_share, stage.answers_given)
+            for end in range(2, len(path) + 1)
+            for stage in SHORT.stages(path[:end])
+        }
+        for name, path in VARIANTS.items()
+    }
+    assert given.pop("eq2") == {(0.0, 0.0)}
+    assert set().union(*given.values()) == {(0.95, 0.6)}
 
 
 def test_the_mix_is_made_where_it_is_asked_for():
@@ -90,7 +103,7 @@ def test_a_short_run_measures_every_variant_and_a_second_one_only_reads_it(
     work = tmp_path / "work"
     cells, seeds = run(real, work, SHORT, [0], str(work / "start"))
     orders = {f"shuffled#{order}" for order in range(unlock_cells.SHUFFLES)}
-    ways = {f"{name}@{updates}" for name in ("ro", "fs", "fsro", "mix") for updates in (0, 2, 4, 5, 6)}
+    ways = {f"{name}@{updates}" for name in ("ro", "fs", "fsro", "eq2", "mix") for updates in (0, 2, 4, 5, 6)}
     assert [set(cell.scores) for cell in cells] == [{*CONTROLS, *VARIANTS, *ways}]
     assert set(cells[0].instructions) == set(cells[0].scores) - {"shuffled", "guess"} | orders
     folders = Models(real, work, SHORT).checkpoints(0)
