@@ -22,19 +22,22 @@ Fine-tuned from `{source}` by `diffusion-infill train` (dspy-diffusion-infill), 
     from dspy_diffusion_infill import DiffusionInfill
     DiffusionInfill(metric, infiller="this folder or hub id")
 
-In plain transformers it is an `AutoModelForCausalLM` whose config says `is_causal: false`.
-
-Losses of held-out examples in the last stage, in nats per masked token, and perplexities per token:
-
-| | before | after |
-|---|---|---|
+In plain transformers it is an `AutoModelForCausalLM` whose config says `is_causal: false`{shifted}.
 {losses}
-
 | setting | value |
 |---|---|
 {settings}
 """
 
+_LOSSES = """
+Losses of held-out examples, in nats per masked token, and perplexities per token, before the first stage and
+after the last:
+
+| | before | after |
+|---|---|---|
+{}
+"""
+_SHIFTED = "; a token's logits are read at the place before it"
 _STAGES = {"fs": "the full sequence", "ro": "responses only"}
 _MEASURES = ("prompt_loss", "response_loss", "prompt_perplexity", "response_perplexity")
 
@@ -45,6 +48,7 @@ def model_card(
     settings: Settings,
     counts: Counts | None,
     log: Sequence[Mapping[str, Any]],
+    shift: int = 0,
 ) -> str:
     """Say what a checkpoint is made from, and how it does.
 
@@ -53,16 +57,23 @@ def model_card(
         data: What it was trained on.
         settings: Of the run.
         counts: Of the data, if they are known.
-        log: Trainer's log of the last stage.
+        log: Trainer's logs of all stages, in order.
+        shift: How many places before a token its logits are read.
     """
+    rows = _rows(log)
     return _CARD.format(
         source=source,
         stages=", then on ".join(_STAGES[stage] for stage in settings.stages),
         data=", ".join(f"`{one}`" for one in data),
         counts=f" ({counts})" if counts else "",
-        losses="\n".join(_rows(log)),
-        settings="\n".join(f"| {name} | {value} |" for name, value in asdict(settings).items()),
+        shifted=_SHIFTED if shift else "",
+        losses=_LOSSES.format("\n".join(rows)) if rows else "",
+        settings="\n".join(f"| {name} | {value} |" for name, value in _told(settings).items()),
     )
+
+
+def _told(settings: Settings) -> dict[str, Any]:
+    return asdict(settings) | {"warmup_updates": f"{settings.warmup_updates}, at most a quarter of a stage"}
 
 
 def _rows(log: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -42,7 +42,7 @@ def train(
     gradient_checkpointing: Annotated[
         bool, typer.Option("--gradient-checkpointing", help="Less memory, more time.")
     ] = False,
-    held_out: Annotated[int | None, typer.Option(help="Examples to measure losses with.")] = None,
+    held_out: Annotated[int | None, typer.Option(help="Examples to measure losses with; else 64.")] = None,
     save_updates: Annotated[int | None, typer.Option(help="Updates between checkpoints; else 200.")] = None,
     seed: Annotated[int, typer.Option(help="Of data order and noise.")] = 0,
     use_cpu: Annotated[bool, typer.Option("--cpu", help="Stay on the CPU.")] = False,
@@ -104,7 +104,11 @@ def _finetune(plan: Any, output: Path, push_to_hub: str | None) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     logging.getLogger("dspy_diffusion_infill").setLevel(logging.INFO)
     if not push_to_hub or read_record(output) != record_of(plan):  # else all that lacks is its upload
-        finetune(plan, output)
+        try:
+            finetune(plan, output)
+        except KeyboardInterrupt:
+            typer.echo("Stopped. The same line goes on from the last checkpoint.", err=True)
+            raise
     if not PartialState().is_main_process:
         return
     typer.echo(f"Checkpoint: {output}")

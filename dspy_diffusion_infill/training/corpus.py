@@ -20,7 +20,10 @@ from dspy_diffusion_infill.training.sources import UNREADABLE, Rows, read
 _GIVEN, _PROMPT, _RESPONSE = range(3)
 """What a stored token is part of; a given one is never masked."""
 
-NO_RESPONSE = "data must hold at least one example with a response; got none. Is max_tokens too small?"
+NO_RESPONSE = (
+    "data must hold at least one example with a response; got none. Is each an assistant turn that says "
+    "something, and max_tokens large enough?"
+)
 
 BUFFER = 1000
 """Rows that a stream is shuffled within."""
@@ -172,8 +175,9 @@ def _encode_row(row: Mapping[str, Any], vocabulary: Vocabulary, max_tokens: int)
     whole = encode(messages, vocabulary)
     instructed = any(turn["content"].strip() and turn["role"] == "system" for turn in row["messages"][:1])
     example = truncate(whole, max_tokens, instructed=instructed)
+    said = any(turn["content"].strip() for turn in row["messages"] if turn["role"] == "assistant")
     parts = [
-        _RESPONSE if response else _PROMPT if maskable else _GIVEN
+        _RESPONSE if response and said else _PROMPT if maskable else _GIVEN
         for maskable, response in zip(example.maskable, example.response, strict=True)
     ]
     num_tokens = len(example.ids)

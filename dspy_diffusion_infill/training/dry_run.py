@@ -21,7 +21,7 @@ def dry_run(plan: Plan, *, tflops: float) -> str:
         tflops: Sustained, of all processes together, in 10^12 operations a second.
     """
     lines = [f"model     {plan.start.source}: {plan.start.num_parameters / 1e9:.3g} billion parameters"]
-    lines.append(f"data      {plan.counts or 'a stream, not counted'}")
+    lines.append(f"data      {plan.counts or 'a stream, not counted'}; {len(plan.held_out)} held out")
     total = 0.0
     for stage in plan.settings.stages:
         updates, tokens = plan.num_updates(stage), _tokens(plan)

@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from accelerate import PartialState
 from datasets import Dataset
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TrainerState
 
 from dspy_diffusion_infill.engine import checkpoint
 from dspy_diffusion_infill.errors import SettingsError
@@ -42,6 +42,7 @@ from dspy_diffusion_infill.training.work import (
     check,
     check_output,
     finish,
+    last_checkpoint,
     work_folder,
 )
 
@@ -192,9 +193,19 @@ def _save(trainer: MaskedDiffusionTrainer, plan: Plan, number: int, before: Path
         last = number == len(plan.settings.stages) - 1
         network = merged(plan.start, before, plan.settings, cast(dict[str, Any], gathered))
         dtype = own_dtype(plan.start) if last else torch.float32
-        card = model_card(plan.start.source, plan.data, plan.settings, plan.counts, trainer.state.log_history)
+        log = [*_logs_before(plan, number, done.parent), *trainer.state.log_history]
+        card = model_card(
+            plan.start.source, plan.data, plan.settings, plan.counts, log, shift=plan.start.shift
+        )
         save(network, plan.start, done, dtype, card)
     trainer.accelerator.wait_for_everyone()
+
+
+def _logs_before(plan: Plan, number: int, work: Path) -> list[dict[str, Any]]:
+    """What was measured in the stages before one, as Trainer kept it."""
+    folders = [work / f"{one}-{stage}" for one, stage in enumerate(plan.settings.stages[:number])]
+    states = [Path(found) / "trainer_state.json" for folder in folders if (found := last_checkpoint(folder))]
+    return [entry for state in states for entry in TrainerState.load_from_json(str(state)).log_history]
 
 
 def _updates(plan: Plan, number: int) -> Updates:

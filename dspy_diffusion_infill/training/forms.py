@@ -63,6 +63,8 @@ def _text(value: Any, name: str) -> str:
         return "".join(part["text"] for part in value)
     if not isinstance(value, str):
         raise _Unfit(f"{name} must be text, a number or parts of text; got {_short(value)}")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise _Unfit(f"{name} must be text that UTF-8 can hold, without lone surrogates; got {_short(value)}")
     return value
 
 
@@ -90,6 +92,8 @@ def _turn(turn: Any) -> dict[str, str]:
     role = turn.get("role")
     if role not in get_args(Role):
         raise _Unfit(f"role must be one of {', '.join(map(repr, get_args(Role)))}; got {role!r}")
+    if calls := turn.get("tool_calls"):
+        raise _Unfit(f"a turn must say all in its content, with no tool_calls; got {_short(calls)}")
     return {"role": str(role), "content": _text(turn.get("content"), f"content of the {role} turn")}
 
 

@@ -18,7 +18,8 @@ Objective = Literal["fs", "ro", "rest"]
 def full_sequence(maskable: Tensor, generator: torch.Generator, t: float | None = None) -> Tensor:
     """Mask exactly floor(t * n) of the n maskable tokens; at least one.
 
-    Differs from the paper: a draw of zero masks, which has no loss, masks one token.
+    Differs from the paper: a draw of zero masks, which has no loss, masks one token; and n counts what may be
+    masked, not headers and the like.
 
     Args:
         maskable: bool, [length].

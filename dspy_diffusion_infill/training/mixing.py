@@ -169,6 +169,6 @@ def _check_number(held_out: int, found: int) -> None:
         raise SettingsError(NO_RESPONSE)
     if found <= held_out:
         raise SettingsError(
-            f"held_out must be below {found}, the number of examples; got {held_out}. "
-            "Of several sources with weights this is the share of one."
+            f"held_out must be below {found}, the number of examples; got {held_out}. Give a lower one; of "
+            "several sources with weights this is the share of one."
         )

@@ -18,6 +18,10 @@ from dspy_diffusion_infill.prompts.render import Fields, is_complete, render_pro
 
 logger = logging.getLogger(__name__)
 
+_ALL_LACK = (
+    "all are laid out, and what lacks reads 'Not supplied for this particular example.', which is trained on "
+    "where it is in a response; label those fields, or leave them out of the program's outputs"
+)
 Turns = list[dict[str, str]]
 
 
@@ -26,8 +30,8 @@ def render_program(
 ) -> list[Turns]:
     """Lay out every predictor's prompt with every example that has all its fields, as canvases are laid out.
 
-    A predictor of which no example has all fields is shown those that exist, as the optimizer does, and named
-    in a warning: what is missing is then written as missing, in the responses too.
+    Examples without all fields of a predictor are left out for it. If none has all, all are shown, as the
+    optimizer does: what is missing then reads as missing, in the responses too. A warning tells of either.
 
     Args:
         program: Its predictors, with their instructions and demos, through the active adapter. Not modified.
@@ -41,8 +45,8 @@ def render_program(
     Raises:
         SettingsError: If no predictor has an example with an input and an output, or `shots` is not positive.
     """
-    if not shots or min(shots) < 1:
-        raise SettingsError(f"shots must be numbers of at least 1; got {list(shots)}.")
+    if isinstance(shots, int) or not shots or min(shots) < 1:
+        raise SettingsError(f"shots must be a sequence of numbers of at least 1; got {shots!r}.")
     random = Random(seed)
     conversations = []
     for name, predictor in program.named_predictors():
@@ -63,15 +67,23 @@ def render_program(
 
 def _shown(name: str, predictor: dspy.Predict, trainset: Sequence[Fields]) -> list[Fields]:
     complete = [example for example in trainset if is_complete(predictor, example)]
-    if not complete:
+    if lacking := len(trainset) - len(complete):
         fields = [field for field in signature_of(predictor).fields
                   if not all(example.get(field) is not None for example in trainset)]  # fmt: skip
-        logger.warning("No example has all fields of predictor %r; missing: %s.", name, ", ".join(fields))
+        logger.warning(
+            "%d of %d examples lack fields of predictor %r (%s): %s.",
+            lacking,
+            len(trainset),
+            name,
+            ", ".join(fields),
+            "they are left out" if complete else _ALL_LACK,
+        )
     return complete or list(trainset)
 
 
-def write_program(path: Path, conversations: Sequence[Turns]) -> None:
+def write_program(path: str | Path, conversations: Sequence[Turns]) -> None:
     """Write conversations as JSON lines, whole or not at all: data for `diffusion-infill train`."""
+    path = Path(path)
     unfinished = path.with_name(path.name + ".tmp")
     lines = (json.dumps({"messages": turns}, ensure_ascii=False) for turns in conversations)
     unfinished.write_text("".join(line + "\n" for line in lines), encoding="utf-8")

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import torch
 from huggingface_hub import create_repo, upload_folder, whoami
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
@@ -163,7 +164,7 @@ def check_repository(repository: str) -> None:
     """Refuse what could not be uploaded to, before anything is trained.
 
     Raises:
-        SettingsError: If it is no hub id, or nobody is logged in.
+        SettingsError: If it is no hub id, nobody is logged in, or the hub cannot be reached.
     """
     try:
         validate_repo_id(repository)
@@ -172,6 +173,11 @@ def check_repository(repository: str) -> None:
         raise SettingsError(
             f"push_to_hub must be a hub id that you may write to; got {repository!r}: {error} "
             "Correct it, or log in with 'hf auth login'."
+        ) from error
+    except (OSError, httpx.HTTPError) as error:
+        raise SettingsError(
+            f"push_to_hub must be a hub id that can be reached; {repository!r} cannot: {error}. Train "
+            "without it; the same line with it then uploads what is there."
         ) from error
 
 

@@ -75,6 +75,8 @@ class Settings:
             raise SettingsError(f"weighting must be 'mean' or 'inverse_t'; got {self.weighting!r}.")
         if not 0 <= self.mix < 1:
             raise SettingsError(f"mix must be at least 0 and below 1; got {self.mix}.")
+        if self.batch < 1:
+            raise SettingsError(f"batch must be at least 1; got {self.batch}.")
         if not 1 <= self.num_batches <= self.batch:
             raise SettingsError(
                 f"num_batches must be between 1 and batch, {self.batch}; got {self.num_batches}. "

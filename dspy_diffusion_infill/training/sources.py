@@ -103,7 +103,7 @@ def _load_files(path: Path, source: str, streaming: bool) -> Rows:
         raise FileNotFoundError("it holds no such file.")
     if len(builders) > 1:
         raise ValueError("it holds JSON and Parquet files. Give each kind a folder of its own, as a source.")
-    filled = [file for file in files if file.stat().st_size]
+    filled = [file for file in files if not _is_blank(file)]
     if not filled:
         return Dataset.from_list([])
     if builders == ["json"]:
@@ -120,6 +120,10 @@ def _load_json(files: Sequence[Path], source: str, streaming: bool) -> Rows:
         features=Features({COLUMN: Value("string")}),
         gen_kwargs={"files": known, "source": source, "code": code()},
     )  # pyright: ignore[reportReturnType]
+
+
+def _is_blank(file: Path) -> bool:
+    return file.stat().st_size < 64 and file.read_bytes().split() in ([], [b"[]"], [b"[", b"]"])
 
 
 def _files(folder: Path) -> list[Path]:

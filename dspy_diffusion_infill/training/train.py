@@ -99,6 +99,7 @@ def train(
         InfillError: If a loss or a gradient is not finite; or if a checkpoint cannot be written.
     """
     check_gpus(use_cpu)
+    on_cpu = use_cpu or not torch.accelerator.is_available()  # Trainer takes bf16 for a GPU's, if not told so
     arguments = TrainingArguments(
         output_dir=str(output),
         per_device_train_batch_size=1,
@@ -110,8 +111,8 @@ def train(
         weight_decay=0.01,
         max_grad_norm=1.0,
         optim="adamw_torch_fused",
-        bf16=fast_in_bf16(use_cpu),
-        use_cpu=use_cpu,
+        bf16=fast_in_bf16(on_cpu),
+        use_cpu=on_cpu,
         seed=seed,
         eval_strategy="no" if monitor is None else "steps",
         eval_steps=monitor_updates,

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from dspy_diffusion_infill.errors import SettingsError
+from dspy_diffusion_infill.errors import InfillError, SettingsError
 from dspy_diffusion_infill.file_lock import lock_file
 
 Record = dict[str, Any]
@@ -83,10 +83,13 @@ def begun(output: Path, record: Record) -> Iterator[None]:
 
     Raises:
         SettingsError: If another process keeps it, or left there what `check_output` and `check` refuse.
+        InfillError: If it cannot be written.
     """
     work = work_folder(output)
-    work.mkdir(parents=True, exist_ok=True)
-    with (work / _LOCK).open("a") as file:  # the system drops the lock with the process, however that ends
+    with _writing(work):
+        work.mkdir(parents=True, exist_ok=True)
+        opened = (work / _LOCK).open("a")
+    with opened as file:  # the system drops the lock with the process, however that ends
         try:
             lock_file(file)
         except OSError as error:
@@ -96,9 +99,21 @@ def begun(output: Path, record: Record) -> Iterator[None]:
             ) from error
         check_output(output)
         check(work, record)
-        (work / _UNFINISHED).write_text(json.dumps(record, indent=1), encoding="utf-8")
-        os.replace(work / _UNFINISHED, work / _RECORD)
+        with _writing(work):
+            (work / _UNFINISHED).write_text(json.dumps(record, indent=1), encoding="utf-8")
+            os.replace(work / _UNFINISHED, work / _RECORD)
         yield
+
+
+@contextmanager
+def _writing(work: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InfillError(
+            f"The disk must take {str(work)!r}, where a run's work lies; it does not: {error}. Make room "
+            "there, or name an output elsewhere."
+        ) from error
 
 
 def finish(work: Path, done: Path, output: Path) -> None:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 from accelerate import PartialState
 from typer.testing import CliRunner, Result
@@ -108,6 +109,28 @@ def test_the_first_process_alone_uploads_and_to_a_private_repository(
     ran = invoke(options, "--push-to-hub", "me/model")
     assert made == [("me/model", {"exist_ok": True, "private": True})] * main
     assert ("Uploaded: address" in ran.output) is main
+
+
+@pytest.mark.parametrize("error", [httpx.ConnectError("no name"), OSError("offline mode")])
+def test_a_hub_that_cannot_be_reached_is_said_before_anything_is_trained(
+    options: list[str], tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+):
+    def unreachable():
+        raise error
+
+    monkeypatch.setattr(saving, "whoami", unreachable)
+    with pytest.raises(SettingsError, match=r"can be reached; 'me/model' cannot: (no name|offline mode)"):
+        invoke(options, "--push-to-hub", "me/model")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_is_stopped_says_that_it_can_go_on(options: list[str], monkeypatch: pytest.MonkeyPatch):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(finetune, "finetune", stopped)
+    ran = CliRunner().invoke(app, options)
+    assert (ran.exit_code, "Stopped. The same line goes on" in ran.stderr) == (130, True)
 
 
 def test_the_line_whose_upload_failed_uploads_what_it_trained_and_nothing_else(

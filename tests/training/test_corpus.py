@@ -95,9 +95,16 @@ def test_a_stream_gives_the_same_example_for_a_number_however_it_is_asked(
     assert [other[number] for number in (3, 2, 19)] == [whole[3], whole[2], whole[19]]
 
 
+@pytest.mark.parametrize("response", ["", " \n"])
+def test_a_blank_response_is_none(response: str, tmp_path: Path, vocabulary: Vocabulary):
+    rows = [*pairs(2), {"prompt": "Rate it.", "response": response}]
+    (read,) = encoded([write_rows(tmp_path / "a.jsonl", rows)], vocabulary, 64)
+    assert (len(read), len(answered(read))) == (3, 2)
+
+
 def test_a_stream_without_any_response_is_refused(tmp_path: Path, vocabulary: Vocabulary):
     (rows,) = encoded([write_rows(tmp_path / "a.jsonl", pairs(3))], vocabulary, 4, streaming=True)
-    with pytest.raises(SettingsError, match=r"with a response; got none\. Is max_tokens too small"):
+    with pytest.raises(SettingsError, match=r"with a response; got none\. Is each an assistant turn"):
         Stream(answered(rows), seed=0, kept=1)[0]
 
 

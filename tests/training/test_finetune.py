@@ -18,8 +18,10 @@ from dspy_diffusion_infill.errors import InfillError, ModelError, SettingsError
 from dspy_diffusion_infill.prompts.canvas import Canvas, Masked, Message
 from dspy_diffusion_infill.training import finetune as finetuning
 from dspy_diffusion_infill.training import saving
+from dspy_diffusion_infill.training.card import model_card
 from dspy_diffusion_infill.training.dry_run import dry_run
 from dspy_diffusion_infill.training.finetune import Plan, finetune, prepare
+from dspy_diffusion_infill.training.monitor import HeldOut
 from dspy_diffusion_infill.training.saving import adapted, merged, own_dtype, save
 from dspy_diffusion_infill.training.settings import Settings, defaults
 from dspy_diffusion_infill.training.start import read_start, read_weights
@@ -61,10 +63,20 @@ def test_the_output_infills_and_loads_in_plain_transformers(plan: Plan, tmp_path
     card = (output / "README.md").read_text()
     assert "the full sequence, then on responses only" in card
     assert "12 examples" in card
-    assert "| prompt loss | " in card
+    before = HeldOut(plan.held_out, plan.start.vocabulary, shift=0, seed=0)(read_weights(plan.start))
+    after = HeldOut(plan.held_out, plan.start.vocabulary, shift=0, seed=0)(read_weights(plan.start, output))
+    assert f"| prompt loss | {before['prompt_loss']:.3f} | {after['prompt_loss']:.3f} |" in card
     assert not (tmp_path / "runs" / "out-work").exists()
     with pytest.raises(SettingsError, match="output must not exist yet"):
         finetune(plan, output)
+
+
+@pytest.mark.parametrize(("shift", "log"), [(0, []), (1, [{"eval_prompt_loss": 2.0}])])
+def test_a_card_says_where_logits_are_read_and_shows_what_was_measured(shift: int, log: list[dict]):
+    card = model_card("a model", ["data"], SETTINGS, None, log, shift=shift)
+    assert ("logits are read at the place before it" in card) is bool(shift)
+    assert ("held-out examples" in card) is bool(log)
+    assert "| warmup_updates | 500, at most a quarter of a stage |" in card
 
 
 def test_a_run_cut_short_in_its_second_stage_ends_as_an_uninterrupted_one(
@@ -385,6 +397,7 @@ def test_a_dry_run_counts_tokens_updates_memory_and_time_without_reading_weights
     tokens = round(13 * 4 * plan.counts.tokens / 12)  # five epochs of the 10 trained on are 13 updates of 4
     assert f"stage fs  13 updates of 4 examples, {tokens:,} tokens" in found
     assert "12 examples" in found
+    assert "left out; 2 held out" in found
     parameters = sum(
         value.numel() for value in LlamaForCausalLM.from_pretrained(plan.start.folder).parameters()
     )

@@ -121,7 +121,7 @@ def test_a_source_too_small_for_its_share_of_held_out_rows_is_refused(
 @pytest.mark.parametrize("streaming", [False, True])
 def test_data_without_any_response_are_refused(sources: list[str], vocabulary: Vocabulary, streaming: bool):
     kept = [answered(rows) for rows in encoded(sources, vocabulary, 4, streaming=streaming)]
-    with pytest.raises(SettingsError, match=r"with a response; got none\. Is max_tokens too small"):
+    with pytest.raises(SettingsError, match=r"with a response; got none\. Is each an assistant turn"):
         mix(kept, 0)
 
 

@@ -63,7 +63,21 @@ def test_a_predictor_no_example_is_complete_for_is_shown_what_there_is(caplog: p
     program = dspy.ChainOfThought("question -> answer")
     (turns,) = render_program(program, [dspy.Example(question="2+2", answer="four")], shots=(1,))
     assert "four" in turns[-1]["content"]
-    assert "No example has all fields of predictor 'predict'; missing: reasoning." in caplog.text
+    assert "1 of 1 examples lack fields of predictor 'predict' (reasoning): all are laid out" in caplog.text
+    assert "Not supplied for this particular example." in turns[-1]["content"]
+    assert "'Not supplied for this particular example.', which is trained on" in caplog.text
+
+
+def test_examples_that_are_left_out_are_counted(caplog: pytest.LogCaptureFixture):
+    program = dspy.ChainOfThought("question -> answer")
+    whole = dspy.Example(question="2+2", reasoning="Count.", answer="four")
+    lacking = [dspy.Example(question=f"{n}+2", answer="more") for n in range(3)]
+    (turns,) = render_program(program, [*lacking, whole], shots=(1,))
+    assert "2+2" in turns[-2]["content"]
+    assert "3 of 4 examples lack fields of predictor 'predict' (reasoning): they are left out." in caplog.text
+    caplog.clear()
+    render_program(program, [whole])
+    assert not caplog.text
 
 
 def test_conversations_are_written_as_training_reads_them(tmp_path: Path):
@@ -78,5 +92,7 @@ def test_what_cannot_be_laid_out_is_refused():
         SettingsError, match="an example with an input and an output of some predictor; got none"
     ):
         render_program(Chain(), [dspy.Example(review="Film.")])
-    with pytest.raises(SettingsError, match=r"shots must be numbers of at least 1; got \[0\]"):
+    with pytest.raises(SettingsError, match=r"shots must be a sequence of .* at least 1; got 1\."):
+        render_program(Chain(), EXAMPLES, shots=1)  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match=r"shots must be a sequence of .* at least 1; got \(0,\)"):
         render_program(Chain(), EXAMPLES, shots=(0,))

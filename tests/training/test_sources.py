@@ -202,6 +202,14 @@ UNFIT = [
         [{"messages": [{"role": "tool", "content": "4"}]}],
         "role must be one of 'system', 'user', 'assistant'; got 'tool'",
     ),
+    (
+        [{"messages": [{"role": "assistant", "content": "", "tool_calls": [{"id": "1"}]}]}],
+        "must say all in its content, with no tool_calls; got .*in row 1",
+    ),
+    (
+        [GOOD, {"prompt": "Hi.", "response": "\ud800"}],
+        r"response must be .*UTF-8 can hold.*got '\\ud800', in row 2",
+    ),
     ([FEEDBACK | {"reference_answer": None}], "reference_answer must be text.*got None, in row 1"),
 ]
 
@@ -221,6 +229,7 @@ def test_a_row_without_its_form_is_refused_by_number(
     ("text", "why"),
     [
         (b"", r"data must hold at least one row; '.*' holds none"),
+        (b"[ ]\n", r"data must hold at least one row; '.*' holds none"),
         (
             b'{"prompt": "a", "response": "b"}\n{"prompt": "x", \n',
             r"got '.*rows\.jsonl': line 2 is not JSON: ",

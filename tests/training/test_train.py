@@ -16,6 +16,7 @@ from dspy_diffusion_infill.engine.model import load
 from dspy_diffusion_infill.engine.vocabulary import Vocabulary
 from dspy_diffusion_infill.errors import InfillError, SettingsError
 from dspy_diffusion_infill.prompts.canvas import Canvas, Masked, Message
+from dspy_diffusion_infill.training import train as training
 from dspy_diffusion_infill.training.embedded import _config, build
 from dspy_diffusion_infill.training.train import Batches, check_gpus, only, train
 from dspy_diffusion_infill.training.world import PARTS, World
@@ -40,6 +41,16 @@ def run(
 
     settings = {"learning_rate": 1e-2, "warmup_updates": 1, "save_updates": save_updates, "use_cpu": True}
     train(model, Batches(make, num_updates), output, **settings)
+
+
+def test_without_an_accelerator_it_trains_on_the_cpu_unasked(
+    model: LlamaForCausalLM, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    monkeypatch.setattr(training, "fast_in_bf16", lambda on_cpu: on_cpu)
+    batches = Batches(lambda number: world.batch(TINY.stages[1], TINY.batch_tokens, 0, number), 1)
+    trainer = train(model, batches, tmp_path / "run", learning_rate=1e-3, warmup_updates=1)
+    assert (trainer.args.use_cpu, trainer.args.bf16) == (True, True)
 
 
 def test_training_lowers_the_loss_of_what_it_sees(model: LlamaForCausalLM, world: World, tmp_path: Path):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dspy_diffusion_infill.errors import SettingsError
+from dspy_diffusion_infill.errors import InfillError, SettingsError
 from dspy_diffusion_infill.training.work import as_record, begun, finish, work_folder
 
 RECORD = as_record({"model": "tiny", "data": ["rows.jsonl"], "seed": 0})
@@ -28,6 +28,21 @@ def test_a_second_run_into_an_output_is_refused_while_the_first_is_at_work(tmp_p
             pass
         assert contents(work_folder(output)) == before
     with begun(output, RECORD | {"seed": seed}):
+        pass
+
+
+@pytest.mark.parametrize("part", ["mkdir", "write_text"])
+def test_a_disk_that_is_full_at_the_start_is_said_in_one_sentence(
+    tmp_path: Path, part: str, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, part, full)
+    with (
+        pytest.raises(InfillError, match=r"must take '.*out-work'.*No space left"),
+        begun(tmp_path / "out", RECORD),
+    ):
         pass
 
 
