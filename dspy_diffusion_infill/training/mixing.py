@@ -70,10 +70,8 @@ def mix(
     """
     if weights is None:
         sources, weights = [_together(sources)], [1.0]
-    parts = [
-        _divided(rows, number, seed)
-        for rows, number in zip(sources, shared_out(held_out, weights), strict=True)
-    ]
+    numbers = shared_out(held_out, weights)
+    parts = [_divided(rows, number, seed) for rows, number in zip(sources, numbers, strict=True)]
     aside, rest = (cast(Any, list(part)) for part in zip(*parts, strict=True))
     trained: Any = _without(rest, aside)
     withheld = sum(len(rows) - len(kept) for rows, kept in zip(rest, trained, strict=True)
@@ -82,7 +80,10 @@ def mix(
         return Mixture(aside[0], trained[0], withheld)
     shares = [weight / sum(weights) for weight in weights]
     mixed = interleave_datasets(trained, shares, seed=seed, stopping_strategy="all_exhausted")
-    return Mixture(concatenate_datasets(aside), mixed, withheld)
+    some = [
+        rows for rows, number in zip(aside, numbers, strict=True) if number
+    ]  # an empty one has no columns
+    return Mixture(concatenate_datasets(some) if some else aside[0], mixed, withheld)
 
 
 def check_weights(weights: Sequence[float] | None, sources: Sequence[str]) -> None:
@@ -129,7 +130,7 @@ def fingerprint(sources: Sequence[Rows]) -> str:
 
 
 def _together(sources: Sequence[Rows]) -> Rows:
-    filled = [rows for rows in sources if next(iter(rows), None) is not None]  # datasets adds no empty stream
+    filled = [rows for rows in sources if next(iter(rows), None) is not None]  # an empty one has no columns
     if not filled:
         raise SettingsError(NO_RESPONSE)
     if isinstance(filled[0], IterableDataset):  # in turns: a run may end before the first source does

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -12,7 +13,9 @@ from typer.testing import CliRunner, Result
 from dspy_diffusion_infill.cli import app
 from dspy_diffusion_infill.engine.model import load
 from dspy_diffusion_infill.errors import SettingsError
-from dspy_diffusion_infill.training import finetune, saving
+from dspy_diffusion_infill.training import command, finetune, saving, start
+from dspy_diffusion_infill.training import finetune as finetuning
+from dspy_diffusion_infill.training.settings import Settings
 from tests.training.conftest import write_rows
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -163,3 +166,65 @@ def test_naming_the_command_loads_no_torch():
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
         == "False\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("paper", "given", "split"),
+    [((128, 64), 64, 32), ((128, 64), 1, 1), ((128, 64), 128, 64), ((32, 32), 48, 48), ((32, 32), 8, 8)],
+)
+def test_a_batch_of_another_size_is_split_into_parts_of_the_same(
+    paper: tuple[int, int], given: int, split: int
+):
+    settings = Settings(learning_rate=1, batch=paper[0], num_batches=paper[1], max_tokens=9)
+    assert command._settings(settings, {"batch": given}).num_batches == split
+    assert command._settings(settings, {"batch": given, "num_batches": 1}).num_batches == 1
+
+
+def test_nothing_may_be_held_out(options: list[str]):
+    at = options.index("--held-out")
+    ran = invoke([*options[:at], *options[at + 2 :]], "--held-out", "0", "--dry-run")
+    assert "stage fs  24 updates of 4 examples" in ran.output  # 8 epochs of 12
+
+
+def test_weights_streams_and_speeds_reach_the_plan(
+    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[dict[str, Any]] = []
+    prepare, read_start = finetuning.prepare, start.read_start
+
+    def preparing(*given: Any, **how: Any):
+        asked.append(how)
+        return prepare(*given, **how)
+
+    def reading(source: str, *, weights: bool):
+        asked.append({"read": weights})
+        return read_start(source, weights=weights)
+
+    monkeypatch.setattr(finetuning, "prepare", preparing)
+    monkeypatch.setattr(start, "read_start", reading)
+    other = write_rows(tmp_path / "b.jsonl", [{"prompt": f"other {n}", "response": "1"} for n in range(12)])
+    line = [*options, "--data", other, "--weights", "3,1", "--streaming", "--updates", "2", "--dry-run"]
+    line[line.index("--held-out") + 1] = "4"
+    ran = invoke(line, "--tflops", "7")
+    assert asked == [{"read": False}, {"weights": [3.0, 1.0], "streaming": True}]
+    assert "at 7 TFLOP/s" in ran.output
+    assert "a stream, not counted" in ran.output
+
+
+def test_a_dry_run_asks_nothing_of_the_hub(options: list[str], monkeypatch: pytest.MonkeyPatch):
+    from dspy_diffusion_infill.training import saving
+
+    monkeypatch.setattr(saving, "whoami", lambda: 1 / 0)
+    assert "memory" in invoke(options, "--push-to-hub", "me/model", "--dry-run").output
+
+
+def test_an_output_deep_among_the_data_is_refused_also_by_a_relative_name(
+    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for source in ("data", str(tmp_path / "data"), "~/data"):
+        for output in ("data/deep/model", str(tmp_path / "data" / "deep" / "model")):
+            with pytest.raises(SettingsError, match="output must lie outside the data"):
+                invoke([*options, "--data", source, "--output", output])

@@ -140,3 +140,32 @@ def test_rows_are_encoded_once_for_a_vocabulary_and_again_for_another(
     write_rows(tmp_path / "a.jsonl", pairs(4))
     encoded([source], Vocabulary(tokenizer, CHAT, 600), 99)
     assert len(seen) == 16
+
+
+def test_the_seed_orders_an_epoch_and_a_stream(tmp_path: Path, vocabulary: Vocabulary):
+    source = write_rows(tmp_path / "a.jsonl", pairs(12))
+    (rows,), (streamed,) = (encoded([source], vocabulary, 99, streaming=flag) for flag in (False, True))
+    orders = [[Corpus(rows, seed)[n] for n in range(12)] for seed in (3, 4)]
+    assert orders[0] != orders[1]
+    streams = [Stream(streamed, seed, kept=12) for seed in (3, 4)]
+    orders = [[stream[n] for n in range(12)] for stream in streams]
+    assert orders[0] != orders[1]
+
+
+def test_a_stream_goes_back_any_number_of_examples(tmp_path: Path, vocabulary: Vocabulary):
+    (rows,) = encoded([write_rows(tmp_path / "a.jsonl", pairs(12))], vocabulary, 99, streaming=True)
+    stream = Stream(rows, seed=1, kept=4)
+    whole = [stream[number] for number in range(10)]
+    for back in range(1, 10):
+        assert stream[9] == whole[9]
+        assert stream[10 - back] == whole[10 - back]
+
+
+def test_a_stream_counts_what_it_read_and_what_of_it_was_cut(tmp_path: Path, vocabulary: Vocabulary):
+    rows = [{"prompt": "word " * (30 if n % 3 == 0 else 1), "response": "1"} for n in range(12)]
+    (read,) = encoded([write_rows(tmp_path / "a.jsonl", rows)], vocabulary, 40, streaming=True)
+    stream = Stream(read, seed=1, kept=2)
+    for _ in range(2):  # the second time it begins anew
+        for number in range(12):
+            stream[number]
+        assert (stream.num_read, stream.truncated) == (12, 4)

@@ -4,12 +4,13 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from accelerate import PartialState
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
@@ -18,6 +19,7 @@ from dspy_diffusion_infill.errors import InfillError, ModelError, SettingsError
 from dspy_diffusion_infill.prompts.canvas import Canvas, Masked, Message
 from dspy_diffusion_infill.training import finetune as finetuning
 from dspy_diffusion_infill.training import saving
+from dspy_diffusion_infill.training import train as loop
 from dspy_diffusion_infill.training.card import model_card
 from dspy_diffusion_infill.training.dry_run import dry_run
 from dspy_diffusion_infill.training.finetune import Plan, finetune, prepare
@@ -25,7 +27,7 @@ from dspy_diffusion_infill.training.monitor import HeldOut
 from dspy_diffusion_infill.training.saving import adapted, merged, own_dtype, save
 from dspy_diffusion_infill.training.settings import Settings, defaults
 from dspy_diffusion_infill.training.start import read_start, read_weights
-from dspy_diffusion_infill.training.train import Batches
+from dspy_diffusion_infill.training.train import Batches, train
 from dspy_diffusion_infill.training.updates import Updates
 from dspy_diffusion_infill.training.work import last_checkpoint
 from tests.training.conftest import write_rows
@@ -404,3 +406,170 @@ def test_a_dry_run_counts_tokens_updates_memory_and_time_without_reading_weights
     assert plan.start.num_parameters == parameters
     hours = 6 * parameters * 2 * tokens / 1e12 / 3600
     assert f"time      {hours:.2g} hours at 1 TFLOP/s" in found
+
+
+IDS = torch.tensor([[5, 6, 7, 8]])
+
+
+@pytest.fixture
+def ends(monkeypatch: pytest.MonkeyPatch) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Logits of a model before and after each stage."""
+    found: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def logits(model: Any) -> torch.Tensor:
+        with torch.no_grad():
+            return model(input_ids=IDS).logits
+
+    def watched(model: Any, *given: Any, **how: Any):
+        before = logits(model)
+        trainer = train(model, *given, **how)
+        found.append((before, logits(model)))
+        return trainer
+
+    monkeypatch.setattr(
+        loop, "fast_in_bf16", lambda use_cpu: False
+    )  # trained ones would compute in it ever after
+    monkeypatch.setattr(finetuning, "train", watched)
+    monkeypatch.setattr(finetuning, "own_dtype", lambda _: torch.float32)
+    return found
+
+
+def test_a_stage_goes_on_from_what_the_one_before_it_learned(plan: Plan, tmp_path: Path, ends: list):
+    """To the bit: between stages, weights are kept in float32."""
+    plan = replace(plan, settings=replace(plan.settings, learning_rate=0.1))
+    finetuning.own_dtype = lambda _: torch.bfloat16  # as its weights have it; `ends` puts it back
+    finetune(plan, tmp_path / "out")
+    (_, first), (second, _) = ends
+    torch.testing.assert_close(second, first, atol=1e-5, rtol=1e-5)
+
+
+def test_adapters_of_a_second_stage_are_merged_into_what_the_first_left(
+    plan: Plan, tmp_path: Path, ends: list
+):
+    plan = replace(plan, settings=replace(plan.settings, lora=2, learning_rate=0.1))
+    finetune(plan, tmp_path / "out")
+    (start, first), (second, last) = ends
+    assert (first - start).abs().max() > 1e-2
+    torch.testing.assert_close(second, first, atol=1e-4, rtol=1e-4)
+    out = LlamaForCausalLM.from_pretrained(tmp_path / "out").eval()
+    torch.testing.assert_close(out(input_ids=IDS).logits.detach(), last, atol=1e-4, rtol=1e-4)
+
+
+def test_the_output_has_the_precision_of_the_start(plan: Plan, tmp_path: Path):
+    finetune(replace(plan, settings=replace(plan.settings, stages=("ro",))), tmp_path / "out")
+    assert {value.dtype for value in load_file(tmp_path / "out" / "model.safetensors").values()} == {
+        torch.bfloat16
+    }
+
+
+def test_the_loop_is_asked_for_what_the_settings_say(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[tuple[Any, dict[str, Any]]] = []
+
+    def look(model: object, batches: Any, output: Path, **how: Any):
+        asked.append((batches.make, how))
+        (output.parent / f"{output.name}-done").mkdir()
+
+    monkeypatch.setattr(finetuning, "train", look)
+    monkeypatch.setattr(finetuning, "_save", lambda *_: None)
+    monkeypatch.setattr(finetuning, "read_weights", lambda *_: read_weights(plan.start))
+    wanted = {
+        "learning_rate": 3e-4, "seed": 5, "save_updates": 3, "gradient_checkpointing": True,
+        "monitor_updates": 7, "report_to": "all",
+    }  # fmt: skip
+    settings = replace(
+        plan.settings, stages=("ro",), mix=0.25, weighting="inverse_t", stratify=True, updates=40,
+        warmup_updates=3, **wanted,
+    )  # fmt: skip
+    dream = replace(plan.start, family="dream")
+    finetune(replace(plan, start=dream, settings=settings), tmp_path / "out")
+    ((made, how),) = asked
+    assert (made.mix, made.weighting, made.stratify, made.seed) == (0.25, "inverse_t", True, 5)
+    assert {name: how[name] for name in wanted} == wanted
+    assert (how["shift"], how["monitor"].shift, how["warmup_updates"]) == (1, 1, 3)
+
+
+def test_examples_may_be_as_long_as_the_context(plan: Plan):
+    assert prepare(plan.start, plan.data, replace(SETTINGS, max_tokens=512)).settings.max_tokens == 512
+
+
+def test_examples_without_a_response_are_left_out_of_a_plan(plan: Plan, tmp_path: Path):
+    silent = {"messages": [{"role": "user", "content": "Hi."}]}
+    rows = [
+        {"messages": [{"role": "user", "content": f"{n}"}, {"role": "assistant", "content": "1"}]}
+        for n in range(9)
+    ]
+    found = prepare(plan.start, [write_rows(tmp_path / "b.jsonl", [*rows, silent])], SETTINGS)
+    assert found.counts is not None
+    assert (found.counts.examples, found.counts.dropped) == (9, 1)
+    assert all(any(found.examples[number].response) for number in range(7))
+
+
+def test_another_seed_holds_other_examples_out(plan: Plan):
+    plans = [prepare(plan.start, plan.data, replace(SETTINGS, seed=seed)) for seed in range(4)]
+    assert len({tuple(found.held_out) for found in plans}) > 1
+
+
+def test_weights_are_checked_and_are_part_of_what_a_run_is(plan: Plan, tmp_path: Path):
+    rows = [{"prompt": f"other {n}", "response": "1"} for n in range(12)]
+    data = [*plan.data, write_rows(tmp_path / "b.jsonl", rows)]
+    records = [
+        finetuning.record_of(prepare(plan.start, data, SETTINGS, weights=weights))["data"]
+        for weights in ([3, 1], [1, 3])
+    ]
+    assert records[0] != records[1]
+    with pytest.raises(SettingsError, match="weights must be 2 positive numbers"):
+        prepare(plan.start, data, SETTINGS, weights=[1])
+
+
+def test_a_streams_fingerprint_is_of_what_is_held_out(plan: Plan, tmp_path: Path):
+    rows = [{"prompt": f"other {n}", "response": "1"} for n in range(12)]
+    other = write_rows(tmp_path / "b.jsonl", rows)
+    found = {
+        prepare(plan.start, [name], SETTINGS, streaming=True).fingerprint for name in (*plan.data, other)
+    }
+    assert len(found) == 2
+    assert all(map(bool, found))
+
+
+def test_several_gpus_are_refused_before_data_are_read(plan: Plan, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(SettingsError, match="this one sees 2"):
+        prepare(plan.start, ["/nowhere.jsonl"], replace(SETTINGS, use_cpu=False))
+
+
+def test_adapters_begin_alike_whatever_was_drawn_before(plan: Plan):
+    """Processes, and runs that go on, must begin with the same; twice the rank scales them."""
+    found = []
+    for drawn in (1, 2):
+        torch.manual_seed(drawn)
+        model: Any = adapted(read_weights(plan.start), replace(SETTINGS, lora=4))
+        found.append({name: value for name, value in model.named_parameters() if "lora_A" in name})
+    assert model.peft_config["default"].lora_alpha == 8
+    for name, value in found[0].items():
+        assert torch.equal(value, found[1][name])
+
+
+def test_all_files_of_a_published_tokenizer_are_in_the_output(plan: Plan, tmp_path: Path):
+    """Dream's is vocab.json, merges.txt and added_tokens.json, and no tokenizer.json."""
+    start = tmp_path / "start"
+    start.mkdir()
+    names = (
+        "vocab.json",
+        "merges.txt",
+        "added_tokens.json",
+        "special_tokens_map.json",
+        "tokenizer_config.json",
+    )
+    for name in names:
+        (start / name).write_text("{}")
+    save(read_weights(plan.start), replace(plan.start, folder=start), tmp_path / "out", torch.float32, "card")
+    assert set(names) <= {path.name for path in (tmp_path / "out").iterdir()}
+
+
+def test_a_stream_trains_two_short_stages(plan: Plan, tmp_path: Path):
+    """The second stage begins with the first examples again, the oldest that a stream still has."""
+    streamed = prepare(plan.start, plan.data, plan.settings, streaming=True)
+    finetune(streamed, tmp_path / "out")
+    assert (tmp_path / "out" / "model.safetensors").is_file()

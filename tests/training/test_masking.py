@@ -89,3 +89,18 @@ def test_rest_masks_from_any_token_of_the_response_on():
         (0, 1, 1, 0, 1),
     ]
     assert all(abs(count - NUM_DRAWS / 3) < 180 for count in found.values())
+
+
+def test_where_no_token_was_drawn_any_one_is_as_likely_masked():
+    response = torch.tensor([False, True, True, True])
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.stack([response_only(response, generator, 1e-12) for _ in range(3000)])
+    assert (drawn.sum(1) == 1).all()
+    assert ((drawn.sum(0)[1:] - 1000).abs() < 160).all()  # six standard deviations
+
+
+def test_responses_are_masked_at_the_level_that_is_given():
+    response = torch.ones(2000, dtype=torch.bool)
+    generator = torch.Generator().manual_seed(0)
+    for level in (0.1, 0.9):
+        assert abs(float(response_only(response, generator, level).float().mean()) - level) < 0.041

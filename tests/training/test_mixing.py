@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from datasets import Dataset
 
 from dspy_diffusion_infill.engine.vocabulary import Vocabulary
 from dspy_diffusion_infill.errors import SettingsError
@@ -142,3 +143,37 @@ def test_a_stream_of_weighted_sources_holds_out_what_it_does_not_train_on(
     plan = prepare(read_start(str(checkpoint)), sources, settings, weights=[3, 1], streaming=True)
     assert len(set(plan.held_out)) == 8
     assert not {plan.examples[number] for number in range(150)} & set(plan.held_out)
+
+
+def test_held_out_rows_are_drawn_by_the_seed_and_the_same_each_time(tmp_path: Path, vocabulary: Vocabulary):
+    read = encoded([write_rows(tmp_path / "a.jsonl", pairs(40))], vocabulary, 99)
+    first, again, other = (texts(mix(read, 5, seed=seed).held_out, vocabulary) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+    assert first != texts(read[0].select(range(5)), vocabulary), "the first rows may be of one kind"
+
+
+def test_the_seed_mixes_sources(tmp_path: Path, vocabulary: Vocabulary):
+    names = [write_rows(tmp_path / f"{name}.jsonl", pairs(40, name + " {}")) for name in ("up", "down")]
+    read = encoded(names, vocabulary, 99)
+    kinds = [
+        ["up" in text for text in texts(mix(read, 0, weights=[1, 1], seed=seed).trained, vocabulary)]
+        for seed in (1, 2)
+    ]
+    assert kinds[0] != kinds[1]
+
+
+def test_a_fingerprint_tells_where_rows_end():
+    one, two = (
+        [{"ids": ids, "parts": [1] * len(ids)} for ids in rows] for rows in ([[1, 2], [3]], [[1], [2, 3]])
+    )
+    assert fingerprint([Dataset.from_list(one)]) != fingerprint([Dataset.from_list(two)])
+
+
+@pytest.mark.parametrize("held_out", [0, 1, 2])
+def test_a_weighted_stream_may_hold_nothing_of_a_source_out(
+    tmp_path: Path, vocabulary: Vocabulary, held_out: int
+):
+    names = [write_rows(tmp_path / f"{name}.jsonl", pairs(40, name + " {}")) for name in ("up", "down")]
+    found = mix(encoded(names, vocabulary, 99, streaming=True), held_out, weights=[3, 1])
+    assert len(list(found.held_out)) == held_out

@@ -78,3 +78,72 @@ def test_measuring_shows_infilled_prompts_and_leaves_the_model_as_it_was(
     assert [value.requires_grad for value in model.parameters()] == flags
     assert sum("infilled '" in record.message for record in caplog.records) == 4
     assert "where the text has '" in caplog.text
+
+
+@pytest.fixture
+def example(vocabulary: Vocabulary) -> Example:
+    ask = "first made-up made-up made-up made-up made-up made-up review of a film that nobody saw"
+    return encode([Message.text("user", ask), Message.text("assistant", "4")], vocabulary)
+
+
+def test_a_shifted_model_is_measured_and_infills_one_place_to_the_left(
+    model: LlamaForCausalLM, vocabulary: Vocabulary, example: Example, monkeypatch: pytest.MonkeyPatch
+):
+    shifts: list[int] = []
+    made = monitor.masked_losses
+
+    def seen(*given, shift: int = 0):
+        shifts.append(shift)
+        return made(*given, shift=shift)
+
+    monkeypatch.setattr(monitor, "masked_losses", seen)
+    HeldOut([example], vocabulary, shift=1, seed=0)(model)
+    assert shifts == [1, 1]
+    ids, everything = torch.tensor([example.ids]), torch.ones(1, len(example.ids), dtype=torch.bool)
+    wanted = torch.arange(len(example.ids))[None] == 5
+    found = monitor._Trained(model, vocabulary, 1).logits(ids, everything, wanted)
+    torch.testing.assert_close(found[0], model(input_ids=ids).logits[0, 4].float())
+
+
+def test_a_sample_is_of_the_middle_of_a_prompt_and_says_what_it_read(
+    model: LlamaForCausalLM, vocabulary: Vocabulary, example: Example
+):
+    held_out = HeldOut([example], vocabulary, shift=0, seed=0)
+    prompt = [token for token, flag in zip(example.ids, monitor._prompt(example), strict=True) if flag]
+    start = len(prompt) // 2 - monitor.WINDOW // 2
+    middle = vocabulary.decode(prompt[start : start + monitor.WINDOW])
+    assert held_out.sample(model, example).endswith(f"where the text has {middle!r}")
+
+
+def test_examples_without_a_prompt_are_measured_and_not_infilled(
+    model: LlamaForCausalLM, vocabulary: Vocabulary, example: Example
+):
+    silent = encode([Message.text("assistant", "4")], vocabulary)
+    held_out = HeldOut([silent, silent, example], vocabulary, shift=0, seed=0)
+    assert held_out.samples == [example]
+    assert set(HeldOut([silent], vocabulary, shift=0, seed=0)(model)) == {
+        "response_loss",
+        "response_perplexity",
+    }
+
+
+def test_a_perplexity_beyond_all_numbers_is_a_number(
+    model: LlamaForCausalLM, vocabulary: Vocabulary, example: Example, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(
+        monitor,
+        "masked_losses",
+        lambda model, ids, labels, *_, **__: torch.full(labels.shape, 1e4)[labels != -100],
+    )
+    found = HeldOut([example], vocabulary, shift=0, seed=0, num_samples=0)(model)
+    assert math.isfinite(found["prompt_perplexity"])
+
+
+def test_the_masks_are_the_same_in_every_process_and_differ_by_seed(vocabulary: Vocabulary, example: Example):
+    """A run that goes on compares with what was measured before it was cut short."""
+
+    def labels(seed: int) -> list:
+        batches = HeldOut([example] * 3, vocabulary, shift=0, seed=seed).batches["prompt"]
+        return [batch["labels"].tolist() for batch in batches]
+
+    assert labels(0) == labels(0) != labels(1)

@@ -273,3 +273,64 @@ def test_a_stream_that_breaks_off_is_refused_in_one_sentence():
 
     with pytest.raises(SettingsError, match="readable to their end; this stream is not: JSON parse error"):
         Stream(Broken(), seed=0, kept=1)[0]  # pyright: ignore[reportArgumentType]
+
+
+FOUND = [[("user", "Hi."), ("assistant", "4")]]
+
+
+def test_parquet_files_are_read_however_their_folder_is_named(tmp_path: Path):
+    folder = tmp_path / "f[6]"
+    folder.mkdir()
+    Dataset.from_list([GOOD]).to_parquet(folder / "a.parquet")
+    assert contents(str(folder)) == FOUND
+
+
+def test_files_of_hidden_folders_are_left_out_but_the_source_may_lie_in_one(tmp_path: Path):
+    source = tmp_path / ".cache" / "data"
+    (source / ".git").mkdir(parents=True)
+    write_rows(source / "a.jsonl", [GOOD])
+    write_rows(source / ".git" / "b.jsonl", [{"prompt": "secret", "response": "secret"}])
+    assert contents(str(source)) == FOUND
+
+
+def test_files_of_a_folder_come_in_the_order_of_their_names(tmp_path: Path):
+    """Whatever order the file system has them in: else another machine would hold other rows out."""
+    names = [f"{number:02}.jsonl" for number in range(30)]
+    for name in sorted(names, key=hash):
+        write_rows(tmp_path / name, [{"prompt": name, "response": "1"}])
+    assert [turns[0][1] for turns in contents(str(tmp_path), streaming=True)] == names
+
+
+def test_the_form_is_told_by_all_rows_looked_at(tmp_path: Path):
+    """JSON leaves columns out; the row that lacks one is named."""
+    rows = [{"prompt": "Hi."}, GOOD]
+    with pytest.raises(ValueError, match=r"response must be text.*got None, in row 1"):
+        list(read(write_rows(tmp_path / "a.jsonl", rows)))
+
+
+def test_a_score_that_is_a_float_in_a_text_is_written_as_a_whole_number(tmp_path: Path):
+    ((_, (_, reply)),) = contents(write_rows(tmp_path / "a.jsonl", [FEEDBACK | {"score": "5.0"}]))
+    assert reply == "It is one. [RESULT] 5"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeff" + json.dumps(GOOD) + "\n",
+        "\ufeff" + json.dumps([GOOD]),
+        "\n" + json.dumps([GOOD]),
+        "\n \n" + json.dumps(GOOD) + "\n\n",
+    ],
+    ids=["mark, lines", "mark, array", "blank, array", "blank lines"],
+)
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_mark_of_utf8_and_blank_lines_are_passed_over(text: str, streaming: bool, tmp_path: Path):
+    """As editors on Windows write files."""
+    (tmp_path / "a.json").write_bytes(text.encode())
+    assert contents(str(tmp_path / "a.json"), streaming=streaming) == FOUND
+
+
+def test_a_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_rows(tmp_path / "a.jsonl", [GOOD])
+    assert contents("~/a.jsonl") == FOUND

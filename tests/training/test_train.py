@@ -4,11 +4,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tokenizers import Tokenizer
-from transformers import LlamaForCausalLM
+from transformers import LlamaForCausalLM, TrainerCallback
+from transformers.integrations import integration_utils
 
 from dspy_diffusion_infill.engine.attention import attends_by_example
 from dspy_diffusion_infill.engine.infiller import DiffusionInfiller
@@ -17,8 +19,9 @@ from dspy_diffusion_infill.engine.vocabulary import Vocabulary
 from dspy_diffusion_infill.errors import InfillError, SettingsError
 from dspy_diffusion_infill.prompts.canvas import Canvas, Masked, Message
 from dspy_diffusion_infill.training import train as training
+from dspy_diffusion_infill.training import trainer
 from dspy_diffusion_infill.training.embedded import _config, build
-from dspy_diffusion_infill.training.train import Batches, check_gpus, only, train
+from dspy_diffusion_infill.training.train import Batches, check_gpus, fast_in_bf16, only, train
 from dspy_diffusion_infill.training.world import PARTS, World
 from tests.training.conftest import TINY
 
@@ -282,3 +285,90 @@ def test_gradients_are_those_of_the_mean_over_all_masked_tokens_of_an_update(
     assert found.keys() == wanted.keys()
     for name, gradient in wanted.items():
         torch.testing.assert_close(found[name], gradient, atol=1e-6, rtol=1e-4)
+
+
+@pytest.fixture
+def batches(world: World) -> Batches:
+    return Batches(partial(world.batch, TINY.stages[1], TINY.batch_tokens, TINY.seed), 8)
+
+
+@pytest.mark.parametrize(("decay", "kind"), [(True, "cosine"), (False, "constant_with_warmup")])
+def test_the_optimizer_is_the_papers(
+    model: LlamaForCausalLM, batches: Batches, tmp_path: Path, decay: bool, kind: str
+):
+    """arXiv:2604.03677, Table 5."""
+    found = train(
+        model, batches, tmp_path, learning_rate=1e-2, warmup_updates=3, decay=decay, seed=7, use_cpu=True
+    )
+    rates = [found.lr_scheduler.lr_lambdas[0](update) for update in (0, 1, 3, 8)]
+    assert rates == pytest.approx([0, 1 / 3, 1, 0.0 if decay else 1.0])
+    assert (found.args.lr_scheduler_type, found.args.seed) == (kind, 7)
+    assert isinstance(found.optimizer.optimizer, torch.optim.AdamW)
+    (group, plain) = found.optimizer.param_groups
+    assert (group["betas"], group["eps"], group["weight_decay"]) == ((0.9, 0.999), 1e-8, 0.01)
+    assert (plain["weight_decay"], found.args.max_grad_norm) == (0.0, 1.0)  # norms and biases
+
+
+def test_activations_are_made_again_where_it_is_asked_for(
+    model: LlamaForCausalLM, batches: Batches, tmp_path: Path
+):
+    for asked in (False, True):
+        train(
+            model, batches, tmp_path / str(asked), learning_rate=1e-3, warmup_updates=0, use_cpu=True,
+            gradient_checkpointing=asked,
+        )  # fmt: skip
+        assert all(getattr(layer, "gradient_checkpointing", False) is asked for layer in model.model.layers)
+
+
+def test_losses_are_read_where_the_family_writes_them(
+    model: LlamaForCausalLM, batches: Batches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Dream's logits stand one place before their token."""
+    shifts: list[int] = []
+    made = trainer.masked_losses
+
+    def seen(*given, shift: int = 0, **more):
+        shifts.append(shift)
+        return made(*given, shift=shift, **more)
+
+    monkeypatch.setattr(trainer, "masked_losses", seen)
+    train(model, batches, tmp_path, learning_rate=1e-3, warmup_updates=0, use_cpu=True, shift=1)
+    assert shifts == [1] * 8
+
+
+def test_a_run_reports_where_it_is_asked_to(
+    model: LlamaForCausalLM, batches: Batches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    told: list[object] = []
+
+    class Reporter(TrainerCallback):
+        def on_train_begin(self, *_, **__):
+            told.append(1)
+
+    monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "reporter", Reporter)
+    for report_to in ("none", "reporter"):
+        train(
+            model, batches, tmp_path / report_to, learning_rate=1e-3, warmup_updates=0, use_cpu=True,
+            report_to=report_to,
+        )  # fmt: skip
+    assert len(told) == 1
+
+
+def test_bfloat16_is_for_gpus_and_cpus_that_have_it(monkeypatch: pytest.MonkeyPatch):
+    for gpu, cpu, use_cpu, fast in (
+        (True, "AVX2", False, True),
+        (True, "AVX2", True, False),
+        (False, "AVX2", False, False),
+        (False, "AVX512_VNNI", True, True),
+    ):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda gpu=gpu: gpu)
+        monkeypatch.setattr(torch.backends, "cpu", SimpleNamespace(get_cpu_capability=lambda cpu=cpu: cpu))
+        assert fast_in_bf16(use_cpu) is fast
+
+
+def test_batches_end_where_they_are_said_to():
+    batches = Batches(lambda number: {}, 3)
+    assert len(list(batches)) == len(batches) == 3
+    for number in (-1, 3):
+        with pytest.raises(IndexError):
+            batches[number]

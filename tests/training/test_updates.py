@@ -1,12 +1,13 @@
 """What an update sees depends on its number alone, however it is shared out."""
 
+from collections import Counter
 from random import Random
 
 import pytest
 
 from dspy_diffusion_infill.engine.vocabulary import Vocabulary
 from dspy_diffusion_infill.prompts.canvas import Message
-from dspy_diffusion_infill.training.data import Example, encode, noise
+from dspy_diffusion_infill.training.data import Example, encode, mask, noise
 from dspy_diffusion_infill.training.loss import IGNORED
 from dspy_diffusion_infill.training.masking import stratified
 from dspy_diffusion_infill.training.updates import Updates
@@ -89,3 +90,45 @@ def test_weights_of_an_example_add_up_to_what_may_be_masked(examples: list[Examp
             assert found is not None
             assert float(found.sum()) == pytest.approx(sum(getattr(example, flags)), rel=1e-6)
             assert len(set(found.tolist()) - {0.0}) == 1
+
+
+def test_updates_take_the_examples_one_after_another_each_once(
+    examples: list[Example], vocabulary: Vocabulary
+):
+    updates = Updates(examples, vocabulary, "fs", batch=8, num_batches=2, seed=5)
+    seen = Counter(
+        tuple(one.ids.where(one.labels == IGNORED, one.labels).tolist())
+        for update in range(8)
+        for one in updates.noised(update)
+    )
+    assert seen == Counter(example.ids for example in examples)
+
+
+def test_the_losses_of_an_update_are_weighed_as_it_is_told(examples: list[Example], vocabulary: Vocabulary):
+    for weighting, weighed in (("mean", False), ("inverse_t", True)):
+        updates = Updates(examples, vocabulary, "ro", batch=8, num_batches=2, seed=5, weighting=weighting)
+        assert ("weights" in updates(0)) is weighed
+
+
+def test_full_sequence_updates_mask_only_responses_in_the_share_that_is_mixed_in(
+    examples: list[Example], vocabulary: Vocabulary
+):
+    words = set(vocabulary.encode("word word"))
+    updates = Updates(examples, vocabulary, "fs", batch=64, num_batches=1, seed=5, mix=1.0)
+    assert not any(words & set(one.labels.tolist()) for one in updates.noised(0))
+
+
+def test_stratified_levels_reach_responses(vocabulary: Vocabulary):
+    """Of levels spread evenly, half of all tokens are masked: within 2 %, not 10."""
+    long = encode([Message.text("user", "word"), Message.text("assistant", "word " * 199)], vocabulary)
+    updates = Updates([long] * 8, vocabulary, "ro", batch=8, num_batches=1, seed=5, stratify=True)
+    shares = sorted(int((one.labels != IGNORED).sum()) / sum(long.response) for one in updates.noised(0))
+    assert all(abs(share - (part + 0.5) / 8) < 0.17 for part, share in enumerate(shares))
+    assert abs(sum(shares) / 8 - 0.5) < 0.1
+
+
+@pytest.mark.parametrize("level", [0.1, 0.9])
+def test_responses_are_masked_at_the_level_they_are_given(vocabulary: Vocabulary, level: float):
+    long = encode([Message.text("user", "word"), Message.text("assistant", "word " * 400)], vocabulary)
+    share = int(mask(long, "ro", 3, level).sum()) / sum(long.response)
+    assert abs(share - level) < 0.09  # six standard errors

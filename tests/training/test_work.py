@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 
 from dspy_diffusion_infill.errors import InfillError, SettingsError
-from dspy_diffusion_infill.training.work import as_record, begun, finish, work_folder
+from dspy_diffusion_infill.training.work import (
+    as_record,
+    begun,
+    check_output,
+    finish,
+    read_record,
+    work_folder,
+)
 
 RECORD = as_record({"model": "tiny", "data": ["rows.jsonl"], "seed": 0})
 
@@ -55,3 +62,18 @@ def test_a_run_that_waited_for_one_that_finished_finds_its_output_taken(tmp_path
         assert not work_folder(output).exists()
     with pytest.raises(SettingsError, match="output must not exist yet"), begun(output, RECORD):
         pass
+
+
+def test_an_output_may_lie_in_folders_that_are_yet_to_be_made(tmp_path: Path):
+    check_output(tmp_path / "runs" / "first" / "out")
+
+
+def test_a_finished_run_leaves_its_record_in_the_output_and_other_stages_nowhere(tmp_path: Path):
+    output = tmp_path / "out"
+    with begun(output, RECORD):
+        work = work_folder(output)
+        for name in ("0-fs", "0-fs-done", "1-ro", "1-ro-done"):
+            (work / name).mkdir()
+        finish(work, work / "1-ro-done", output)
+    assert read_record(output) == RECORD
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

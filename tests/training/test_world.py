@@ -1,15 +1,21 @@
 """Nothing that is held out reaches a training text."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from dspy_diffusion_infill.demo import written_reviews
 from dspy_diffusion_infill.engine.llada import CHAT
 from dspy_diffusion_infill.errors import SettingsError
+from dspy_diffusion_infill.training import embedded
 from dspy_diffusion_infill.training.data import Example
+from dspy_diffusion_infill.training.embedded import build
 from dspy_diffusion_infill.training.grammar import NUM_GRADES, Reviews
 from dspy_diffusion_infill.training.loss import IGNORED
 from dspy_diffusion_infill.training.schemes import (
@@ -26,6 +32,7 @@ from dspy_diffusion_infill.training.schemes import (
     training_instructions,
 )
 from dspy_diffusion_infill.training.world import PARTS, RealReviews, Stage, World
+from tests.training.conftest import TINY
 
 
 def test_a_scheme_labels_grades_from_worst_to_best():
@@ -212,3 +219,75 @@ def test_an_end_of_a_scale_is_the_token_of_an_answer(world: World):
     assert all(set(encode("5")) <= set(encode(instruction.text)) for instruction in instructions)
     behind_a_space = [one.text for one in instructions if not set(encode("1")) <= set(encode(one.text))]
     assert behind_a_space == ["Rate the text, 1..5."]
+
+
+def test_batches_are_drawn_by_the_seed_and_the_parts_of_an_update_are_masked_apart(world: World):
+    stage = Stage(name="all", num_updates=1, learning_rate=1e-3, shots=(1,))
+    one, other = (world.batch(stage, 2000, seed, 0) for seed in (0, 1))
+    assert one["input_ids"].tolist() != other["input_ids"].tolist()
+
+
+def test_no_row_of_an_update_is_lost_between_its_parts(world: World):
+    for tokens in (300, 320, 360, 400):
+        stage = Stage(name="all", num_updates=1, learning_rate=1e-3, shots=(1,))
+        parts = [world.batch(stage, tokens, 0, part)["input_ids"] for part in range(PARTS)]
+        assert sum(map(len, parts)) == tokens // 40
+
+
+def test_the_share_of_reviews_that_are_never_masked_is_the_stages(world: World):
+    stage = Stage(name="all", num_updates=1, learning_rate=1e-3, padding=0)
+    for share, wanted in ((0.0, 0), (1.0, 40), (0.75, 30)):
+        rows = [world._row(Random(n), 4, replace(stage, given_share=share)) for n in range(40)]
+        # a row whose reviews are given may be masked in its instruction and in short answers alone
+        given = sum(
+            sum(m and not r for m, r in zip(row.maskable, row.response, strict=True)) < 40 for row in rows
+        )
+        assert abs(given - wanted) <= (0 if share in (0, 1) else 16), share
+
+
+def test_as_many_stop_tokens_as_are_allowed_follow_a_single_answer_and_none_several(world: World):
+    stage = Stage(name="all", num_updates=1, learning_rate=1e-3, padding=3)
+    stop = world.vocabulary.padding_id
+
+    def behind(row: Any) -> int:
+        ids = list(row.ids)
+        return next(n for n in range(len(ids)) if ids[-1 - n] != stop)
+
+    counts = Counter(behind(world._row(Random(n), 1, stage)) for n in range(80))
+    assert set(counts) == {0, 1, 2, 3}
+    assert {behind(world._row(Random(n), 4, stage)) for n in range(9)} == {0}
+
+
+def test_a_fifth_of_the_pairs_of_wording_and_scheme_is_never_taught():
+    taught = training_instructions()
+    pairs = len({one.scheme for one in taught}) * len(WORDINGS)
+    assert 0.17 < 1 - len(taught) / pairs < 0.23
+
+
+@pytest.mark.usefixtures("ready_tokenizer")
+def test_a_stage_is_trained_as_the_recipe_says(real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    asked: list[dict[str, Any]] = []
+    firsts: list[torch.Tensor] = []
+
+    def train(model: Any, batches: Any, output: Path, **how: Any) -> None:
+        firsts.append(model.model.norm.weight.detach().clone())
+        asked.append({"number": len(batches), "first": batches[0]["input_ids"].tolist(), **how})
+        output.mkdir(parents=True)
+
+    monkeypatch.setattr(embedded, "train", train)
+    stages = (replace(TINY.stages[0], num_updates=80, learning_rate=3e-4, decay=False), TINY.stages[1])
+    build(real, tmp_path / "model", replace(TINY, stages=stages, seed=4), use_cpu=True)
+    build(real, tmp_path / "other", replace(TINY, stages=stages, seed=5), use_cpu=True)
+    one, two, other, _ = asked
+    assert (one["number"], one["accumulation"], one["seed"]) == (80 * PARTS, PARTS, 4)
+    assert (one["learning_rate"], one["decay"], one["warmup_updates"]) == (3e-4, False, 20)
+    assert (two["decay"], two["warmup_updates"]) == (True, 1)
+    assert one["first"] != other["first"]
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    assert {value.dtype for value in weights.values()} == {torch.bfloat16}
+    assert "lm_head.weight" not in weights, "tied"
+    again = tmp_path / "again"
+    again.mkdir()
+    build(real, again / "model", replace(TINY, stages=stages, seed=4), use_cpu=True)
+    same = load_file(again / "model" / "model.safetensors")
+    assert all(torch.equal(value, same[name]) for name, value in weights.items()), "whatever was drawn before"
