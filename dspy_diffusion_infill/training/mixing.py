@@ -130,7 +130,7 @@ def fingerprint(sources: Sequence[Rows]) -> str:
 
 
 def _together(sources: Sequence[Rows]) -> Rows:
-    filled = [rows for rows in sources if next(iter(rows), None) is not None]  # an empty one has no columns
+    filled = [rows for rows in sources if next(iter(rows), None) is not None]  # datasets adds no empty stream
     if not filled:
         raise SettingsError(NO_RESPONSE)
     if isinstance(filled[0], IterableDataset):  # in turns: a run may end before the first source does
