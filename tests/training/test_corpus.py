@@ -12,9 +12,10 @@ from tokenizers import Tokenizer
 from dspy_diffusion_infill.engine.llada import CHAT
 from dspy_diffusion_infill.engine.vocabulary import Vocabulary
 from dspy_diffusion_infill.errors import SettingsError
+from dspy_diffusion_infill.prompts.canvas import Message
 from dspy_diffusion_infill.training import converting, corpus
-from dspy_diffusion_infill.training.corpus import Corpus, Stream, answered, encoded, truncate
-from dspy_diffusion_infill.training.data import Example
+from dspy_diffusion_infill.training.corpus import Corpus, Stream, answered, as_example, encoded, truncate
+from dspy_diffusion_infill.training.data import Example, encode
 from tests.training.conftest import write_rows
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -169,3 +170,9 @@ def test_a_stream_counts_what_it_read_and_what_of_it_was_cut(tmp_path: Path, voc
         for number in range(12):
             stream[number]
         assert (stream.num_read, stream.truncated) == (12, 4)
+
+
+def test_a_stored_example_is_the_one_that_was_encoded(tmp_path: Path, vocabulary: Vocabulary):
+    ((row,),) = encoded([write_rows(tmp_path / "a.jsonl", pairs(1))], vocabulary, 99)
+    turns = [Message.text("user", "Say 0."), Message.text("assistant", "0")]
+    assert as_example(row) == encode(turns, vocabulary)

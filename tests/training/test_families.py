@@ -185,3 +185,14 @@ def test_the_system_turn_that_dream_adds_is_never_masked():
     assert vocabulary.decode(free) == "Rate it.4<|im_end|>"
     assert not example.maskable[0], "the first token has no row before it to be read from"
     assert IGNORED not in example.ids
+
+
+def test_a_context_is_what_the_family_was_trained_for(tmp_path: Path):
+    """Dream's config says more; LLaDA's says it as `max_sequence_length`."""
+    folder = write_dream(tmp_path / "dream")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 131072}))
+    assert read_start(str(folder)).context_length == dream.CONTEXT_LENGTH
+    settings = PUBLISHED | {"max_sequence_length": 77, "max_position_embeddings": 99}
+    llada = write_checkpoint(tmp_path / "llada", settings, published_weights())
+    assert read_start(str(llada)).context_length == 77

@@ -164,3 +164,7 @@ def test_positions_begin_anew_with_every_example():
     assert found["position_ids"].tolist() == positions
     assert found["apart"].lengths == [[5, 3], [3, 5]]
     assert found.keys() == {"position_ids", "apart"}
+
+
+def test_padding_is_the_token_that_is_named():
+    assert lay_out([EXAMPLES[:1], EXAMPLES[1:2]], 7)["input_ids"][1].tolist() == [6, 9, 8, 7, 7]

@@ -291,3 +291,26 @@ def test_a_stage_is_trained_as_the_recipe_says(real: Path, tmp_path: Path, monke
     build(real, again / "model", replace(TINY, stages=stages, seed=4), use_cpu=True)
     same = load_file(again / "model" / "model.safetensors")
     assert all(torch.equal(value, same[name]) for name, value in weights.items()), "whatever was drawn before"
+
+
+def test_what_is_answered_is_the_label_of_the_reviews_own_grade(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    grades: list[int] = []
+    monkeypatch.setattr(
+        World, "_review", lambda self, random, grade, share: grades.append(grade) or "A film."
+    )
+    stage = Stage(name="all", num_updates=1, learning_rate=1e-3, num_schemes=1, num_wordings=1, padding=0)
+    scheme = training_instructions(1)[0].scheme
+    row = world._row(Random(3), 8, stage)
+    ids = [token for token, flag in zip(row.ids, row.response, strict=True) if flag]
+    said = world.vocabulary.decode(ids).replace("<|eot_id|>", " ").split()
+    assert said == [scheme.label(grade) for grade in grades]
+    assert len(set(grades)) > 1
+
+
+def test_the_share_of_real_sentences_is_the_stages(world: World):
+    real = {text for texts in world.real.by_grade.values() for text in texts}
+    for share in (0.0, 0.25, 1.0):
+        drawn = sum(world._review(Random(n), 2, share) in real for n in range(200))
+        assert abs(drawn - 200 * share) < (37 if 0 < share < 1 else 1)
