@@ -80,9 +80,8 @@ def mix(
         return Mixture(aside[0], trained[0], withheld)
     shares = [weight / sum(weights) for weight in weights]
     mixed = interleave_datasets(trained, shares, seed=seed, stopping_strategy="all_exhausted")
-    some = [
-        rows for rows, number in zip(aside, numbers, strict=True) if number
-    ]  # an empty one has no columns
+    # An empty stream has no columns to be put beside others.
+    some = [rows for rows, number in zip(aside, numbers, strict=True) if number]
     return Mixture(concatenate_datasets(some) if some else aside[0], mixed, withheld)
 
 

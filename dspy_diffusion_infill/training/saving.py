@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from dspy_diffusion_infill.engine.checkpoint import weight_files
-from dspy_diffusion_infill.errors import InfillError, SettingsError
+from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.training.plain import make_plain
 from dspy_diffusion_infill.training.settings import Settings
 from dspy_diffusion_infill.training.start import Start, read_weights
+from dspy_diffusion_infill.training.work import writing
 
 _TOKENIZER = (
     "tokenizer*.json",
@@ -35,6 +35,8 @@ _TOKENIZER = (
     "merges.txt",
     "chat_template.*",
 )
+TORCH_SAYS = (SafetensorError, RuntimeError)
+"""What a full disk raises where torch or safetensors writes."""
 _UNFINISHED = ".unfinished"
 """Marks a folder that things are made in here."""
 _WHOLE = "whole"
@@ -105,7 +107,7 @@ def write_whole(folder: Path, fill: Callable[[Path], None]) -> None:
     """
     saving = folder.with_name(folder.name + "-saving")
     _clear(saving)
-    with writing(folder):
+    with writing(folder, *TORCH_SAYS):
         saving.mkdir(parents=True)
         (saving / _UNFINISHED).touch()
         try:
@@ -122,22 +124,6 @@ def _fill(whole: Path, fill: Callable[[Path], None]) -> None:
     for path in whole.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Say what to do where a disk is full.
-
-    Raises:
-        InfillError: If writing fails.
-    """
-    try:
-        yield
-    except (OSError, SafetensorError, RuntimeError) as error:  # the last is torch.save's
-        raise InfillError(
-            f"The disk must take {str(path)!r}; it does not: {error}. Make room there, or name an output "
-            "elsewhere. With the same output, training then goes on from its last checkpoint."
-        ) from error
 
 
 def _clear(saving: Path) -> None:

@@ -13,7 +13,8 @@ from transformers import PreTrainedModel, Trainer
 
 from dspy_diffusion_infill.errors import InfillError, ModelError
 from dspy_diffusion_infill.training.loss import IGNORED, masked_losses
-from dspy_diffusion_infill.training.saving import writing
+from dspy_diffusion_infill.training.saving import TORCH_SAYS
+from dspy_diffusion_infill.training.work import writing
 
 
 class Monitor(Protocol):
@@ -99,7 +100,7 @@ class MaskedDiffusionTrainer(Trainer):
         return measured
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        with writing(Path(cast(str, self.args.output_dir))):
+        with writing(Path(cast(str, self.args.output_dir)), *TORCH_SAYS):
             super()._save_checkpoint(model, trial)
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:

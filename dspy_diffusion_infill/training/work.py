@@ -86,7 +86,7 @@ def begun(output: Path, record: Record) -> Iterator[None]:
         InfillError: If it cannot be written.
     """
     work = work_folder(output)
-    with _writing(work):
+    with writing(work):
         work.mkdir(parents=True, exist_ok=True)
         opened = (work / _LOCK).open("a")
     with opened as file:  # the system drops the lock with the process, however that ends
@@ -99,20 +99,29 @@ def begun(output: Path, record: Record) -> Iterator[None]:
             ) from error
         check_output(output)
         check(work, record)
-        with _writing(work):
+        with writing(work):
             (work / _UNFINISHED).write_text(json.dumps(record, indent=1), encoding="utf-8")
             os.replace(work / _UNFINISHED, work / _RECORD)
         yield
 
 
 @contextmanager
-def _writing(work: Path) -> Iterator[None]:
+def writing(path: Path, *also: type[Exception]) -> Iterator[None]:
+    """Say what to do where a disk is full.
+
+    Args:
+        path: What is written.
+        also: What else than an `OSError` says so.
+
+    Raises:
+        InfillError: If writing fails.
+    """
     try:
         yield
-    except OSError as error:
+    except (OSError, *also) as error:
         raise InfillError(
-            f"The disk must take {str(work)!r}, where a run's work lies; it does not: {error}. Make room "
-            "there, or name an output elsewhere."
+            f"The disk must take {str(path)!r}; it does not: {error}. Make room there, or name an output "
+            "elsewhere. With the same output, training then goes on from its last checkpoint."
         ) from error
 
 

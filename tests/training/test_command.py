@@ -14,7 +14,6 @@ from dspy_diffusion_infill.cli import app
 from dspy_diffusion_infill.engine.model import load
 from dspy_diffusion_infill.errors import SettingsError
 from dspy_diffusion_infill.training import command, finetune, saving, start
-from dspy_diffusion_infill.training import finetune as finetuning
 from dspy_diffusion_infill.training.settings import Settings
 from tests.training.conftest import write_rows
 
@@ -190,7 +189,7 @@ def test_weights_streams_and_speeds_reach_the_plan(
     options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     asked: list[dict[str, Any]] = []
-    prepare, read_start = finetuning.prepare, start.read_start
+    prepare, read_start = finetune.prepare, start.read_start
 
     def preparing(*given: Any, **how: Any):
         asked.append(how)
@@ -200,7 +199,7 @@ def test_weights_streams_and_speeds_reach_the_plan(
         asked.append({"read": weights})
         return read_start(source, weights=weights)
 
-    monkeypatch.setattr(finetuning, "prepare", preparing)
+    monkeypatch.setattr(finetune, "prepare", preparing)
     monkeypatch.setattr(start, "read_start", reading)
     other = write_rows(tmp_path / "b.jsonl", [{"prompt": f"other {n}", "response": "1"} for n in range(12)])
     line = [*options, "--data", other, "--weights", "3,1", "--streaming", "--updates", "2", "--dry-run"]
@@ -212,8 +211,6 @@ def test_weights_streams_and_speeds_reach_the_plan(
 
 
 def test_a_dry_run_asks_nothing_of_the_hub(options: list[str], monkeypatch: pytest.MonkeyPatch):
-    from dspy_diffusion_infill.training import saving
-
     monkeypatch.setattr(saving, "whoami", lambda: 1 / 0)
     assert "memory" in invoke(options, "--push-to-hub", "me/model", "--dry-run").output
 

@@ -29,7 +29,7 @@ from dspy_diffusion_infill.training.settings import Settings, defaults
 from dspy_diffusion_infill.training.start import read_start, read_weights
 from dspy_diffusion_infill.training.train import Batches, train
 from dspy_diffusion_infill.training.updates import Updates
-from dspy_diffusion_infill.training.work import last_checkpoint
+from dspy_diffusion_infill.training.work import last_checkpoint, writing
 from tests.training.conftest import write_rows
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -145,7 +145,10 @@ def test_a_full_disk_is_said_in_one_sentence_where_a_checkpoint_of_a_stage_is_wr
 
 
 def test_a_disk_too_full_for_the_optimizer_is_said_in_one_sentence_too(tmp_path: Path):
-    with pytest.raises(InfillError, match=r"must take .*unexpected pos"), saving.writing(tmp_path):
+    with (
+        pytest.raises(InfillError, match=r"must take .*unexpected pos"),
+        writing(tmp_path, *saving.TORCH_SAYS),
+    ):
         raise RuntimeError("enforce fail: unexpected pos 236352 vs 236244")
 
 
